@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from shared.errors import ConfigurationError
 
@@ -45,6 +44,7 @@ KNOWN_NAMES = frozenset(
     for name in group.split()
 ) | {f"{name}_FILE" for name in SECRET_NAMES}
 
+MAX_PORT = 65535
 _NODE = re.compile(r"[a-z0-9-]{1,63}")
 
 
@@ -60,7 +60,7 @@ def parse_listen_address(value: object) -> object:
     if isinstance(value, ListenAddress):
         return value
     host, separator, port = str(value).rpartition(":")
-    if not separator or not host or not port.isdigit() or int(port) > 65535:
+    if not separator or not host or not port.isdigit() or int(port) > MAX_PORT:
         raise ValueError("wanted host:port, for example 127.0.0.1:8080")
     return ListenAddress(host.strip("[]"), int(port))
 
@@ -75,10 +75,10 @@ def split_list(value: object) -> object:
     return value
 
 
-class CommonSettings(BaseSettings):
+class CommonSettings(BaseModel):
     """What every process takes from the environment."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True)
 
     models_dir: Path = Field(Path("~/.r3mes/models"), alias="R3MES_MODELS_DIR", validate_default=True)
     store_kind: Literal["host", "container"] = Field("host", alias="R3MES_STORE_KIND")
@@ -105,10 +105,9 @@ def load_settings(cls: type[SettingsT], environ: Mapping[str, str] | None = None
     given = {name: value for name, value in source.items() if value.strip()}
     check_names(given)
     values = resolve_secrets(given)
-    aliases = {str(field.alias): name for name, field in cls.model_fields.items() if field.alias}
+    aliases = [field.alias for field in cls.model_fields.values() if field.alias]
     try:
-        # Values go in by keyword, so that the process's own environment is not read a second time.
-        return cls.model_validate({alias: values[alias] for alias in aliases if alias in values})
+        return cls.model_validate({name: values[name] for name in aliases if name in values})
     except ValidationError as error:
         raise _describe(error, values) from error
 

@@ -1,0 +1,92 @@
+"""The few operations on files that survive a crash and a hostile neighbour.
+
+A document is replaced by write → fsync → rename → fsync of its directory, so a reader sees the old one or the new one.
+A document of another service is *hostile*: opened without following links or blocking, read up to 64 KiB, and anything
+that is not a JSON object is absent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MAX_DOCUMENT_BYTES = 64 * 1024
+HOSTILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@contextmanager
+def open_dir(path: Path | str, *, dir_fd: int | None = None) -> Iterator[int]:
+    """Yield a descriptor of a directory, not following a link in its last component; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def fsync_dir(path: Path) -> None:
+    """Make the names in a directory durable; raises OSError."""
+    with open_dir(path) as descriptor:
+        os.fsync(descriptor)
+
+
+def replace_bytes(path: Path, content: bytes, *, mode: int) -> None:
+    """Replace `path` atomically and durably by a file of `content` with exactly `mode`; raises OSError."""
+    with open_dir(path.parent) as directory:
+        temporary = f".{path.name}.{secrets.token_hex(8)}"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fchmod(descriptor, mode)
+                os.fsync(descriptor)
+            os.rename(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            os.unlink(temporary, dir_fd=directory)
+            raise
+        os.fsync(directory)
+
+
+def replace_json(path: Path, document: object, *, mode: int) -> None:
+    """Replace `path` atomically and durably by `document` as JSON; raises OSError."""
+    replace_bytes(path, json.dumps(document, indent=1, allow_nan=False).encode() + b"\n", mode=mode)
+
+
+def read_hostile_bytes(path: Path | str, *, dir_fd: int | None = None, limit: int = MAX_DOCUMENT_BYTES) -> bytes | None:
+    """Return the content of a regular file of at most `limit` bytes, else None. Follows no link and never blocks."""
+    try:
+        descriptor = os.open(path, HOSTILE_FLAGS, dir_fd=dir_fd)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
+            content = file.read(limit + 1)
+        except OSError:
+            return None
+    return content if len(content) <= limit else None
+
+
+def read_hostile_json(path: Path | str, *, dir_fd: int | None = None) -> dict[str, object] | None:
+    """Return a JSON object that another service wrote, else None; no content of the file makes this raise."""
+    content = read_hostile_bytes(path, dir_fd=dir_fd)
+    if content is None:
+        return None
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def sweep_temporaries(directory: Path) -> None:
+    """Remove what `replace_bytes` left behind when it was killed: `.name.<16 hex>` files of this directory."""
+    for path in directory.glob(".*.json.????????????????"):
+        path.unlink(missing_ok=True)

@@ -19,6 +19,8 @@ from types import TracebackType
 from typing import Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from launcher.tied import tied
 from shared.errors import NotReadyError
@@ -177,7 +179,8 @@ class RedisServer:
         ]
 
     def _answers(self) -> bool:
-        client = redis.Redis.from_url(self.url, socket_timeout=1.0)
+        at_once = Retry(NoBackoff(), retries=0)  # redis-py would back off for seconds
+        client = redis.Redis.from_url(self.url, socket_timeout=1.0, retry=at_once)
         deadline = time.monotonic() + START_SECONDS
         try:
             while self.running and time.monotonic() < deadline:

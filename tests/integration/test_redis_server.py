@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from shared.errors import NotReadyError
 from tests.support.redis_server import RedisServer
@@ -21,7 +23,8 @@ def test_it_answers_on_loopback_and_only_with_the_password(redis_server: RedisSe
         assert client.ping()
         assert client.config_get("bind")["bind"] == "127.0.0.1"
         assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
-    with redis.Redis(port=redis_server.port) as stranger, pytest.raises(redis.AuthenticationError):
+    once = Retry(NoBackoff(), retries=0)
+    with redis.Redis(port=redis_server.port, retry=once) as stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()
 
 

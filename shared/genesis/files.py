@@ -1,0 +1,43 @@
+"""Reading a genesis file: bounded, regular files only, every failure a GenesisError that names the file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from shared.errors import GenesisError
+from shared.genesis.parse import MAX_GENESIS_BYTES, parse_genesis
+from shared.genesis.types import Genesis
+
+
+def read_genesis_bytes(path: Path) -> bytes:
+    """Return the file's bytes, at most one more than the limit (so that the parser sees that it is too long).
+
+    Raises GenesisError when there is no such file, it cannot be read, or it is not a regular file.
+    """
+    try:
+        # O_NONBLOCK: a named pipe in the file's place must not hang a start.
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise _error(path, "something that is not a regular file")
+            return file.read(MAX_GENESIS_BYTES + 1)
+    except FileNotFoundError as error:
+        raise _error(path, "no such file") from error
+    except OSError as error:
+        raise _error(path, f"a file that cannot be read: {error.strerror}") from error
+
+
+def read_genesis_file(path: Path) -> Genesis:
+    """Read and parse; raises GenesisError."""
+    return parse_genesis(read_genesis_bytes(path), file=str(path))
+
+
+def _error(path: Path, found: str) -> GenesisError:
+    return GenesisError(
+        file=str(path),
+        field="",
+        found=found,
+        wanted="a genesis file",
+        next_step="check the path (R3MES_GENESIS; the default is genesis/genesis.json in the project's folder)",
+    )

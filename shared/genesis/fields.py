@@ -168,7 +168,7 @@ def ipfs_fallback_hash(value: object) -> str:
         return text
     if len(text) > MAX_CID or not _CID.fullmatch(text) or not _is_cid(text):
         raise FieldRefusedError(
-            quote(text), 'an IPFS CID (Qm... or bafy...), or "" where none is known', next_step="`ipfs add FILE` prints it"
+            quote(text), 'a CID (Qm... or bafy...), or "" where none is known', next_step="`ipfs add FILE` prints it"
         )
     return text
 

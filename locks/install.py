@@ -209,7 +209,8 @@ def fill(target: Path, lock: str, scratch: Path) -> None:
     python = make_environment(target, with_pip=development)
     builder = python if development else make_environment(scratch / "build", with_pip=True)
     hashes = ("--require-hashes", "-r")
-    install(builder, builder, "build tools", *hashes, LOCKS / "build.txt")
+    if development or compiled:
+        install(builder, builder, "build tools", *hashes, LOCKS / "build.txt")
     wheel = compiled_wheel(builder, compiled) if compiled else None
     install(builder, python, "packages", *hashes, requirements)
     if wheel:

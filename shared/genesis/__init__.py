@@ -6,7 +6,7 @@ out), `read_genesis_file(path)` around it, `difference(old, new)` for a person.
 """
 
 from shared.genesis.difference import ModelChange, difference
-from shared.genesis.files import read_genesis_bytes, read_genesis_file
+from shared.genesis.files import missing_genesis, read_genesis_bytes, read_genesis_file
 from shared.genesis.parse import MAX_GENESIS_BYTES, parse_genesis
 from shared.genesis.types import Genesis, ModelPin
 
@@ -16,6 +16,7 @@ __all__ = [
     "ModelChange",
     "ModelPin",
     "difference",
+    "missing_genesis",
     "parse_genesis",
     "read_genesis_bytes",
     "read_genesis_file",

@@ -53,3 +53,22 @@ def difference(old: Genesis | None, new: Genesis) -> tuple[ModelChange, ...]:
         changed.append(ModelChange(renamed, pin))
     changed.extend(ModelChange(pin, None) for pin in before.values())
     return tuple(changed)
+
+
+def describe(changes: tuple[ModelChange, ...]) -> str:
+    """Return the changes as indented lines of plain text."""
+    if not changes:
+        return "  the models are the same; only their order or the file's formatting differ"
+    lines: list[str] = []
+    for change in changes:
+        verb = "added" if change.before is None else "removed" if change.after is None else "changed"
+        lines.append(f"  {verb} {change.model_name}")
+        if change.before is not None and change.after is not None:
+            lines.extend(f"    {name}: {_show(old)} -> {_show(new)}" for name, old, new in change.fields)
+        elif change.after is not None:
+            lines.extend(f"    {name}: {_show(new)}" for name, _, new in change.fields)
+    return "\n".join(lines)
+
+
+def _show(value: Value) -> str:
+    return "(none)" if value is None or value == "" else str(value)

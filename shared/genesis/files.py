@@ -23,7 +23,7 @@ def read_genesis_bytes(path: Path) -> bytes:
                 raise _error(path, "something that is not a regular file")
             return file.read(MAX_GENESIS_BYTES + 1)
     except FileNotFoundError as error:
-        raise _error(path, "no such file") from error
+        raise missing_genesis(path) from error
     except OSError as error:
         raise _error(path, f"a file that cannot be read: {error.strerror}") from error
 
@@ -31,6 +31,11 @@ def read_genesis_bytes(path: Path) -> bytes:
 def read_genesis_file(path: Path) -> Genesis:
     """Read and parse; raises GenesisError."""
     return parse_genesis(read_genesis_bytes(path), file=str(path))
+
+
+def missing_genesis(path: Path) -> GenesisError:
+    """Return the error of a genesis file that is not there."""
+    return _error(path, "no such file")
 
 
 def _error(path: Path, found: str) -> GenesisError:

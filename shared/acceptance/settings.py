@@ -1,0 +1,130 @@
+"""The settings of acceptance: on a host from the environment, in a container also from the project's `.env` as a file.
+
+`init` alone reads `R3MES_GENESIS*` and the whole `.env`, and never through Compose: changed settings would recreate
+`init` and, before it has run, every service that depends on it. What the process's own environment says comes first.
+"""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+from pydantic import BeforeValidator, Field, SecretStr
+
+from shared.errors import ConfigurationError
+from shared.settings import KNOWN_NAMES, SECRET_NAMES, CommonSettings, check_names, load_settings, secret_values
+
+MAX_ENV_BYTES = 1024 * 1024
+DEFAULT_GENESIS = Path("genesis/genesis.json")
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+class InitSettings(CommonSettings):
+    """What acceptance and `init` take from the environment."""
+
+    genesis: Path = Field(DEFAULT_GENESIS, alias="R3MES_GENESIS")
+    genesis_sha256: Annotated[str, BeforeValidator(_lower)] | None = Field(
+        None, alias="R3MES_GENESIS_SHA256", pattern=r"^[0-9a-f]{64}$"
+    )
+    genesis_signature: Path | None = Field(None, alias="R3MES_GENESIS_SIGNATURE")
+    genesis_pubkey: str | None = Field(None, alias="R3MES_GENESIS_PUBKEY")
+    chain_rpc: str | None = Field(None, alias="R3MES_CHAIN_RPC")
+    allow_open: bool = Field(default=False, alias="R3MES_ALLOW_OPEN")
+    api_keys: SecretStr | None = Field(None, alias="R3MES_API_KEYS")
+    bind: str = Field("127.0.0.1", alias="R3MES_BIND")
+
+
+def load_init_settings(environ: Mapping[str, str], *, project: Path) -> tuple[InitSettings, dict[str, str]]:
+    """Read the settings, and the environment that they came from (for the address policy).
+
+    `project` is the folder to which a relative `R3MES_GENESIS` belongs and, in a container, whose `.env` is read.
+    Raises ConfigurationError for unknown names, values that do not fit, settings that this version does not support,
+    and a bind beyond loopback without API keys.
+    """
+    values = {name: value for name, value in environ.items() if value.strip()}
+    if values.get("R3MES_STORE_KIND") == "container":
+        values = {**read_env_file(project / ".env"), **values}
+    check_names(values, where="the environment or .env")
+    _check_secrets_given_once(values)
+    settings = load_settings(InitSettings, _without_foreign_secrets(values, project))
+    _refuse_unsupported(values)
+    _check_bind(settings)
+    genesis = settings.genesis.expanduser()
+    return settings.model_copy(update={"genesis": genesis if genesis.is_absolute() else project / genesis}), values
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Return the non-empty settings of a `.env` file that this stack knows; an absent file has none.
+
+    Raises ConfigurationError for a line that cannot be read and for an unknown `R3MES_*` name.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_ENV_BYTES + 1)
+        if len(raw) > MAX_ENV_BYTES:
+            raise ConfigurationError(f"{path} is larger than {MAX_ENV_BYTES} bytes", next_step="shorten it")
+        text = raw.decode("utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read {path}: {error}", next_step="correct the file or its rights") from error
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error:
+            raise ConfigurationError(
+                f"{path}, line {binding.original.line}: not a setting", next_step="write NAME=value, or # before a note"
+            )
+    given = dotenv_values(stream=io.StringIO(text), interpolate=True)
+    check_names(set(given), where=str(path))
+    return {name: value for name, value in given.items() if value and value.strip() and _is_ours(name)}
+
+
+def _is_ours(name: str) -> bool:
+    return name in KNOWN_NAMES or name.upper().endswith("_PROXY")
+
+
+def _check_secrets_given_once(values: Mapping[str, str]) -> None:
+    for name in sorted(SECRET_NAMES):
+        if name in values and f"{name}_FILE" in values:
+            raise ConfigurationError(f"{name} and {name}_FILE are both set", next_step="keep one of them")
+
+
+def _without_foreign_secrets(values: Mapping[str, str], project: Path) -> dict[str, str]:
+    """Leave out secret files of other services, which need not be mounted here; keys are beside the project."""
+    kept = {name: value for name, value in values.items() if name.removesuffix("_FILE") not in SECRET_NAMES}
+    if "R3MES_API_KEYS" in values:
+        kept["R3MES_API_KEYS"] = values["R3MES_API_KEYS"]
+    if "R3MES_API_KEYS_FILE" in values:
+        kept["R3MES_API_KEYS_FILE"] = str(project / values["R3MES_API_KEYS_FILE"])
+    return kept
+
+
+def _refuse_unsupported(values: Mapping[str, str]) -> None:
+    """Refuse protections that are not built yet: to ignore one would be to promise it."""
+    for name in ("R3MES_GENESIS_PUBKEY", "R3MES_GENESIS_SIGNATURE", "R3MES_CHAIN_RPC"):
+        if name in values:
+            raise ConfigurationError(
+                f"{name} is set, and this version does not support it yet",
+                next_step=f"unset {name}; R3MES_GENESIS_SHA256 pins the genesis file by its digest",
+            )
+
+
+def _check_bind(settings: InitSettings) -> None:
+    try:
+        address = ipaddress.ip_address(settings.bind.strip("[]"))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"R3MES_BIND: found {settings.bind!a}, wanted an IP address", next_step="for example 127.0.0.1"
+        ) from error
+    if not (address.is_loopback or settings.allow_open or secret_values(settings.api_keys)):
+        raise ConfigurationError(
+            f"R3MES_BIND={settings.bind} opens the ports to others, and there are no API keys",
+            next_step="set R3MES_API_KEYS, or R3MES_ALLOW_OPEN=1 if everyone who reaches this host may use it",
+        )

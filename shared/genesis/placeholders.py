@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 HOW_TO_FILL_IN = (
-    "`sha256sum FILE.gguf` prints the digest; `r3mes genesis add FILE.gguf --name NAME --url URL` "
-    "computes it and writes the whole entry"
+    "`sha256sum FILE.gguf` prints the digest; `r3mes genesis add FILE.gguf --name NAME --url URL "
+    "--genesis THIS_FILE` computes it and fills in the whole entry"
 )
 
 _EMPTY_FILE = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

@@ -1,0 +1,191 @@
+"""`r3mes genesis show | check | add | accept`: looking at pins, writing them, and making one the accepted one.
+
+Data goes to stdout, hints and questions to stderr. Nothing here decides: `shared.genesis` parses, `shared.acceptance`
+accepts, `launcher.genesis_entry` makes entries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from launcher.genesis_entry import add_entry, hash_file
+from shared.acceptance import AcceptancePlan, accept, load_init_settings, plan_acceptance, stage
+from shared.acceptance.settings import DEFAULT_GENESIS
+from shared.addresses import AddressPolicy, check_download_sources
+from shared.errors import GenesisError, UsageError
+from shared.genesis import Genesis, ModelPin, read_genesis_file
+from shared.genesis.difference import describe
+from shared.settings import CommonSettings, load_settings
+from shared.store.layout import StoreLayout
+from shared.store.trust import read_trust
+
+app = typer.Typer(
+    help="The genesis: which models are pinned, and which genesis this host has accepted.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+
+
+@app.command()
+def show(*, as_json: AsJson = False) -> None:
+    """Show the accepted genesis and, if there is one, the staged one."""
+    trust = read_trust(StoreLayout(load_settings(CommonSettings).store_root))
+    if as_json:
+        _print_json({**_as_data(trust.genesis), "staged": _as_data(trust.staged) if trust.staged else None})
+        return
+    _print_genesis("accepted", trust.genesis)
+    if trust.staged:
+        _print_genesis("staged", trust.staged)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="The genesis file.", show_default=False)], *, as_json: AsJson = False
+) -> None:
+    """Check a genesis file: exit code 0 if it is right, 78 with file, field, found and wanted if not."""
+    genesis = read_genesis_file(file)
+    if as_json:
+        _print_json(_as_data(genesis))
+    else:
+        _print_genesis("right", genesis)
+    _hint_addresses(genesis, file)
+
+
+@app.command()
+def add(
+    file: Annotated[Path, typer.Argument(help="The model, one whole *.gguf file.", show_default=False)],
+    name: Annotated[str, typer.Option("--name", help="The model's name, its id everywhere.", show_default=False)],
+    url: Annotated[str, typer.Option("--url", help="Where it is downloaded from.", show_default=False)],
+    cid: Annotated[str, typer.Option("--cid", help="Its IPFS CID, the fallback.", show_default="none")] = "",
+    genesis: Annotated[
+        Path | None,
+        typer.Option("--genesis", help="The genesis file.", show_default=f"R3MES_GENESIS or {DEFAULT_GENESIS}"),
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Hash a model file and pin it: appends to the genesis file, makes it, or fills in a placeholder of that name.
+
+    Example: r3mes genesis add llama.gguf --name Llama-3-8B --url https://huggingface.co/...
+    """
+    path = genesis or Path(os.environ.get("R3MES_GENESIS", "").strip() or DEFAULT_GENESIS)
+    hashed = hash_file(file, Console(stderr=True))
+    result = add_entry(path, hashed, name=name, url=url, cid=cid)
+    pin = result.by_digest(hashed.sha256)
+    if as_json:
+        _print_json(_as_data(result))
+    elif pin is not None:
+        _print_pin(pin)
+    err = _stderr()
+    if not hashed.looks_like_gguf:
+        err.print(f"warning: {file} does not begin like a GGUF file; no engine will load it")
+    _hint_addresses(result, path)
+    err.print(f"written to {path}\n  next: `r3mes genesis accept` makes it the genesis of this host")
+
+
+@app.command("accept")
+def accept_command(
+    *,
+    staged: Annotated[
+        bool, typer.Option("--stage", help="Fetch and verify its models now; a later accept swaps in seconds.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what changes in the operator's genesis (R3MES_GENESIS), ask, and make it the accepted one."""
+    settings, values = load_init_settings(os.environ, project=Path.cwd())
+    plan = plan_acceptance(settings, values)
+    idle = plan.is_staged if staged else plan.is_accepted and plan.trust.digests.staged is None
+    if not as_json:
+        _print_plan(plan)
+    if not idle:
+        if not yes:
+            _ask("Stage this genesis?" if staged else "Accept this genesis?")
+        (stage if staged else accept)(plan)
+    if as_json:
+        _print_json(_plan_data(plan, done="staged" if staged else "accepted"))
+        return
+    word = "staged" if staged else "accepted"
+    _stderr().print(f"{word} already; nothing to do" if idle else f"{word}; running services notice by themselves")
+
+
+def _ask(question: str) -> None:
+    """Return if a person says yes; raises UsageError where there is none to ask, and Exit(1) on a no."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError("there is no terminal to ask on", next_step="add --yes if what is shown is what you want")
+    if not typer.confirm(question, err=True):
+        _stderr().print("nothing was changed")
+        raise typer.Exit(1)
+
+
+def _print_plan(plan: AcceptancePlan) -> None:
+    out = _stdout()
+    before = plan.trust.digests.accepted if plan.trust.digests.agree else None
+    out.print(f"file      {plan.candidate.path}")
+    out.print(f"accepted  {before or 'nothing yet'}")
+    out.print(f"new       {plan.candidate.sha256}")
+    if not plan.is_accepted:
+        out.print(describe(plan.changes))
+    elif plan.trust.digests.staged is not None:
+        out.print("  the same as accepted; this ends the staging of another genesis")
+
+
+def _plan_data(plan: AcceptancePlan, *, done: str) -> dict[str, object]:
+    changes = [
+        {
+            "before": change.before.to_json() if change.before else None,
+            "after": change.after.to_json() if change.after else None,
+        }
+        for change in plan.changes
+    ]
+    return {"result": done, "sha256": plan.candidate.sha256, "changes": changes}
+
+
+def _hint_addresses(genesis: Genesis, path: Path) -> None:
+    """Say on stderr when acceptance, with the settings of this moment, would refuse a download source."""
+    policy = AddressPolicy.from_environ(os.environ, [pin.download_source for pin in genesis.models])
+    try:
+        check_download_sources(policy, genesis, file=str(path))
+    except GenesisError as error:
+        _stderr().print(f"acceptance would refuse this with the present settings: {error.diagnostics()}")
+
+
+def _as_data(genesis: Genesis) -> dict[str, object]:
+    return {"sha256": genesis.sha256, "models": [pin.to_json() for pin in genesis.models]}
+
+
+def _print_genesis(title: str, genesis: Genesis) -> None:
+    _stdout().print(f"{title}  sha256 {genesis.sha256}")
+    for pin in genesis.models:
+        _print_pin(pin)
+
+
+def _print_pin(pin: ModelPin) -> None:
+    size = "not given" if pin.size_bytes is None else f"{pin.size_bytes} bytes"
+    out = _stdout()
+    out.print(pin.model_name)
+    out.print(f"  file    {pin.file_name}")
+    out.print(f"  sha256  {pin.sha256}")
+    out.print(f"  source  {pin.download_source}")
+    out.print(f"  IPFS    {pin.ipfs_fallback_hash or 'no fallback'}")
+    out.print(f"  size    {size}; needs {pin.required_disk_space_gb:g} GB of disk")
+
+
+def _print_json(data: object) -> None:
+    sys.stdout.write(json.dumps(data, indent=2) + "\n")
+
+
+def _stdout() -> Console:
+    return Console(soft_wrap=True, highlight=False, markup=False)
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,96 @@
+"""`r3mes init [check]`: what comes before the first service, in a container stack and on a host.
+
+Order: settings, kind of the store, genesis (file, digest, what was accepted), addresses: the checks, which `init check`
+does alone. Then directories with owners and modes, Redis's `/data`, the accepted pair, `store.json`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from shared.acceptance import InitSettings, StartAction, StartOutcome, check_start, load_init_settings, start_store
+from shared.errors import StoreError
+from shared.store.atomic import open_dir
+from shared.store.layout import REDIS_UID
+
+# Where Compose mounts the volume of Redis for init alone.
+REDIS_DATA = Path("/redis-data")
+_REDIS_MODE = 0o700
+
+app = typer.Typer(
+    help="Check the settings and the genesis, then prepare the store; `check` stops after the checks.",
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def init(context: typer.Context) -> None:
+    """Check the settings and the genesis, accept it at the first start, prepare the store's directories.
+
+    Safe to run again: it changes only what differs. A changed genesis stops it with exit code 78.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    settings, values = _settings()
+    outcome = start_store(settings, values)
+    if settings.store_kind == "container":
+        prepare_redis_data(REDIS_DATA)
+    _tell(outcome, settings, done=True)
+
+
+@app.command()
+def check() -> None:
+    """Do the checks alone, print them, change nothing; the exit codes are those of `init`."""
+    settings, values = _settings()
+    outcome = check_start(settings, values)
+    _tell(outcome, settings, done=False)
+
+
+def prepare_redis_data(path: Path) -> None:
+    """Give Redis's volume to Redis, where it is mounted; changes only what differs. Raises StoreError."""
+    if not path.is_dir():
+        return
+    try:
+        with open_dir(path) as directory:
+            status = os.fstat(directory)
+            if (status.st_uid, status.st_gid) != (REDIS_UID, REDIS_UID):
+                os.fchown(directory, REDIS_UID, REDIS_UID)
+            if stat.S_IMODE(status.st_mode) != _REDIS_MODE:
+                os.fchmod(directory, _REDIS_MODE)
+    except OSError as error:
+        raise StoreError(
+            f"cannot prepare {path}: {error.strerror}", next_step="run init as root with CHOWN and FOWNER"
+        ) from error
+
+
+def _settings() -> tuple[InitSettings, dict[str, str]]:
+    return load_init_settings(os.environ, project=Path.cwd())
+
+
+def _tell(outcome: StartOutcome, settings: InitSettings, *, done: bool) -> None:
+    out = Console(soft_wrap=True, highlight=False, markup=False)
+    out.print(f"settings  right; ports are published on {settings.bind}")
+    out.print(f"store     {outcome.layout.root} ({settings.store_kind})")
+    out.print(f"genesis   {_verdict(outcome, done=done)}")
+    out.print(f"sha256    {outcome.genesis.sha256}")
+    out.print(f"models    {', '.join(pin.model_name for pin in outcome.genesis.models)}")
+
+
+def _verdict(outcome: StartOutcome, *, done: bool) -> str:
+    match outcome.action:
+        case StartAction.ACCEPT:
+            return "accepted" if done else "right; a start accepts it"
+        case StartAction.REPAIR:
+            return "acceptance completed" if done else "right; a start completes its interrupted acceptance"
+        case StartAction.GO_ON_STAGED:
+            return "what was accepted goes on; the file is staged, `r3mes genesis accept` swaps to it"
+        case _ if outcome.candidate is None:
+            return "no file; what was accepted goes on"
+        case _:
+            return "unchanged since it was accepted"

@@ -1,0 +1,477 @@
+"""A start and an acceptance on a real store: what is written, what is refused, and that refusing writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from shared.acceptance import (
+    StartAction,
+    StartOutcome,
+    accept,
+    check_start,
+    load_init_settings,
+    plan_acceptance,
+    stage,
+    start_host_store,
+    start_store,
+    trust_state,
+)
+from shared.errors import ConfigurationError, ExitCode, GenesisError, StoreError
+from shared.settings import CommonSettings, load_settings
+from shared.store.layout import DIRECTORIES, StoreLayout
+from shared.store.trust import read_trust
+from tests.support.geneses import OTHER_DIGEST, entry, list_form, other_entry, plain_form
+
+OLD = plain_form()
+NEW = plain_form(verification_sha256=OTHER_DIGEST)
+
+
+class Host:
+    """A project's folder with an operator's file, and a store, in a test's own directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.project = folder / "project"
+        self.project.mkdir()
+        self.file = self.project / "genesis.json"
+        self.layout = StoreLayout(folder / "store")
+        self.environ = {"R3MES_MODELS_DIR": str(self.layout.root), "R3MES_GENESIS": str(self.file)}
+
+    def start(self, **environ: str) -> StartOutcome:
+        settings, values = load_init_settings({**self.environ, **environ}, project=self.project)
+        return start_store(settings, values)
+
+    def check(self, **environ: str) -> StartOutcome:
+        settings, values = load_init_settings({**self.environ, **environ}, project=self.project)
+        return check_start(settings, values)
+
+    def accept(self, *, staged: bool = False) -> None:
+        settings, values = load_init_settings(self.environ, project=self.project)
+        (stage if staged else accept)(plan_acceptance(settings, values))
+
+    def refused(self, **environ: str) -> ConfigurationError:
+        """Start, expect exit 78 and not one change on the disk; `init check` says the same."""
+        before = snapshot(self.layout.root)
+        with pytest.raises(ConfigurationError) as checked:
+            self.check(**environ)
+        with pytest.raises(ConfigurationError) as started:
+            self.start(**environ)
+        assert snapshot(self.layout.root) == before
+        assert started.value.exit_code is ExitCode.CONFIGURATION
+        assert started.value.next_step
+        assert started.value.diagnostics() == checked.value.diagnostics()
+        return started.value
+
+
+def snapshot(root: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Return every name under `root` with its inode, time of last change and content."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        status = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+        found[str(path.relative_to(root))] = (status.st_ino, status.st_ctime_ns, content)
+    return found
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+@pytest.fixture
+def started(host: Host) -> Host:
+    """A host that accepted OLD."""
+    host.file.write_bytes(OLD)
+    host.start()
+    return host
+
+
+def test_a_first_start_accepts_the_operators_file(host: Host) -> None:
+    host.file.write_bytes(OLD)
+
+    outcome = host.start()
+
+    assert outcome.action is StartAction.ACCEPT
+    assert host.layout.genesis.read_bytes() == OLD
+    accepted = json.loads(host.layout.accepted.read_bytes())
+    assert set(accepted) == {"sha256", "accepted_at", "signature"}
+    assert accepted["sha256"] == hashlib.sha256(OLD).hexdigest()
+    assert json.loads(host.layout.store_json.read_bytes()) == {"format": 1, "kind": "host"}
+    assert read_trust(host.layout).genesis == outcome.genesis
+    assert stat.S_IMODE(host.layout.genesis.stat().st_mode) == 0o644
+
+
+def test_the_directories_get_the_modes_of_the_table(started: Host) -> None:
+    for rights in DIRECTORIES:
+        mode = (started.layout.root / rights.name).stat().st_mode
+        assert stat.S_ISDIR(mode)
+        assert stat.S_IMODE(mode) == rights.mode, rights.name
+
+
+def test_a_second_start_changes_nothing(started: Host) -> None:
+    before = snapshot(started.layout.root)
+
+    assert started.start().action is StartAction.GO_ON
+    assert snapshot(started.layout.root) == before
+
+
+def test_a_check_before_the_first_start_leaves_no_trace(host: Host) -> None:
+    host.file.write_bytes(OLD)
+
+    assert host.check().action is StartAction.ACCEPT
+    assert not host.layout.root.exists()
+
+
+def test_where_no_operators_file_is_found_the_accepted_one_stands(started: Host) -> None:
+    started.file.unlink()
+
+    outcome = started.start()
+
+    assert outcome.action is StartAction.GO_ON
+    assert [pin.model_name for pin in outcome.genesis.models] == ["Tiny"]
+
+
+def test_without_any_genesis_a_start_says_which_file_is_missing(host: Host) -> None:
+    error = host.refused()
+
+    assert isinstance(error, GenesisError)
+    assert error.file == str(host.file)
+    assert error.found == "no such file"
+    assert not host.layout.root.exists()
+
+
+def test_a_wrong_file_is_refused_though_another_one_is_accepted(started: Host) -> None:
+    started.file.write_bytes(plain_form(verification_sha256="YOUR_SHA256"))
+
+    assert isinstance(started.refused(), GenesisError)
+
+
+def test_a_changed_file_stops_the_start_and_shows_the_difference(started: Host) -> None:
+    started.file.write_bytes(list_form(entry(required_disk_space_gb=0.2), other_entry()))
+
+    error = started.refused()
+
+    assert "changed Tiny" in error.message
+    assert "required_disk_space_gb: 0.1 -> 0.2" in error.message
+    assert "added Other" in error.message
+    assert OTHER_DIGEST in error.message
+    assert "r3mes genesis accept" in error.next_step
+    assert read_trust(started.layout).genesis.by_digest(OTHER_DIGEST) is None
+
+
+def test_a_file_that_differs_in_white_space_alone_is_a_changed_file(started: Host) -> None:
+    started.file.write_bytes(OLD + b"\n")
+
+    assert "formatting" in started.refused().message
+
+
+def test_accept_takes_the_changed_file_over(started: Host) -> None:
+    started.file.write_bytes(NEW)
+
+    started.accept()
+
+    assert read_trust(started.layout).genesis.by_digest(OTHER_DIGEST)
+    assert started.start().action is StartAction.GO_ON
+
+
+def test_accepting_what_is_accepted_keeps_its_date(started: Host) -> None:
+    before = snapshot(started.layout.root)
+
+    started.accept()
+
+    assert snapshot(started.layout.root) == before
+
+
+def test_accept_works_on_a_host_that_never_started(host: Host) -> None:
+    host.file.write_bytes(OLD)
+
+    host.accept()
+
+    assert read_trust(host.layout).genesis.by_name("Tiny")
+    assert host.start().action is StartAction.GO_ON
+
+
+def test_a_staged_genesis_stops_no_start_and_waits_for_accept(started: Host) -> None:
+    started.file.write_bytes(NEW)
+    started.accept(staged=True)
+
+    outcome = started.start()
+
+    assert outcome.action is StartAction.GO_ON_STAGED
+    trust = read_trust(started.layout)
+    assert trust.genesis.by_digest(OTHER_DIGEST) is None
+    assert trust.staged is not None
+    assert trust.staged.by_digest(OTHER_DIGEST)
+
+    started.accept()
+
+    trust = read_trust(started.layout)
+    assert trust.genesis.by_digest(OTHER_DIGEST)
+    assert trust.staged is None
+    assert not started.layout.next_genesis.exists()
+
+
+def test_a_file_that_is_neither_accepted_nor_staged_stops_the_start(started: Host) -> None:
+    started.file.write_bytes(NEW)
+    started.accept(staged=True)
+    started.file.write_bytes(list_form(other_entry()))
+
+    assert "removed Tiny" in started.refused().message
+
+
+def test_accepting_the_old_file_again_ends_the_staging(started: Host) -> None:
+    started.file.write_bytes(NEW)
+    started.accept(staged=True)
+    started.file.write_bytes(OLD)
+
+    started.accept()
+
+    assert read_trust(started.layout).staged is None
+
+
+def test_nothing_can_be_staged_before_something_is_accepted(host: Host) -> None:
+    host.file.write_bytes(OLD)
+
+    with pytest.raises(StoreError, match="no genesis is accepted"):
+        host.accept(staged=True)
+    assert not host.layout.root.exists()
+
+
+def test_an_accept_killed_between_its_writes_is_completed_by_the_next_start(started: Host) -> None:
+    started.file.write_bytes(NEW)
+    started.layout.genesis.write_bytes(NEW)
+
+    with pytest.raises(StoreError):
+        read_trust(started.layout)
+    assert started.start().action is StartAction.REPAIR
+    assert read_trust(started.layout).genesis.by_digest(OTHER_DIGEST)
+
+
+def test_an_exchanged_accepted_genesis_is_not_accepted(started: Host) -> None:
+    started.layout.genesis.write_bytes(NEW)
+
+    assert "disagree" in started.refused().message
+
+    started.accept()
+
+    assert read_trust(started.layout).genesis.by_digest(OTHER_DIGEST) is None
+
+
+def test_a_removed_acceptance_is_not_replaced_silently(started: Host) -> None:
+    started.file.write_bytes(NEW)
+    started.layout.genesis.unlink()
+    started.layout.accepted.unlink()
+
+    assert "gone" in started.refused().message
+
+
+def test_a_next_genesis_left_by_a_killed_accept_is_removed_by_the_next_start(started: Host) -> None:
+    trust_state.write_staged(started.layout, OLD)
+
+    started.start()
+
+    assert not started.layout.next_genesis.exists()
+
+
+def test_an_acceptance_by_another_while_a_person_thinks_is_noticed(started: Host) -> None:
+    settings, values = load_init_settings(started.environ, project=started.project)
+    started.file.write_bytes(NEW)
+    plan = plan_acceptance(settings, values)
+    started.file.write_bytes(list_form(other_entry()))
+    started.accept()
+
+    with pytest.raises(ConfigurationError, match="in between"):
+        accept(plan)
+    assert read_trust(started.layout).genesis.by_name("Other")
+
+
+STORE_FILES = [
+    ("another kind", {"format": 1, "kind": "container"}, "container store"),
+    ("a newer format", {"format": 2, "kind": "host", "new": []}, "store format 2"),
+    ("an unknown kind", {"format": 1, "kind": "cloud"}, "cannot be read"),
+    ("no object", [], "cannot be read"),
+    ("format that is true", {"format": True, "kind": "host"}, "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("what", "document", "message"), STORE_FILES, ids=[case[0] for case in STORE_FILES])
+def test_a_store_that_is_not_ours_is_not_touched(started: Host, what: str, document: object, message: str) -> None:
+    started.layout.store_json.write_text(json.dumps(document))
+
+    assert message in started.refused().message, what
+    with pytest.raises(StoreError):
+        started.accept()
+
+
+def test_a_container_store_is_refused_on_a_host_and_the_other_way_round(started: Host) -> None:
+    assert "host store" in started.refused(R3MES_STORE_KIND="container").message
+
+
+def test_a_link_in_the_place_of_a_directory_is_not_followed(started: Host, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    started.layout.incoming.rmdir()
+    started.layout.incoming.symlink_to(elsewhere)
+
+    with pytest.raises(StoreError):
+        started.start()
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o700
+
+
+def test_the_pinned_digest_is_over_the_raw_bytes(host: Host) -> None:
+    host.file.write_bytes(OLD)
+    pinned = hashlib.sha256(OLD).hexdigest()
+
+    assert pinned in host.refused(R3MES_GENESIS_SHA256="0" * 64).message
+    assert host.start(R3MES_GENESIS_SHA256=pinned.upper()).action is StartAction.ACCEPT
+    host.file.unlink()
+    assert pinned in host.refused(R3MES_GENESIS_SHA256="0" * 64).message
+
+
+SETTINGS: list[tuple[Mapping[str, str], str]] = [
+    ({"R3MES_GENESIS_PUBKEY": "RWQ"}, "R3MES_GENESIS_PUBKEY"),
+    ({"R3MES_GENESIS_SIGNATURE": "genesis.json.minisig"}, "R3MES_GENESIS_SIGNATURE"),
+    ({"R3MES_CHAIN_RPC": "https://a,https://b,https://c"}, "R3MES_CHAIN_RPC"),
+    ({"R3MES_GENESIS_SHA256": "abc"}, "R3MES_GENESIS_SHA256"),
+    ({"R3MES_GENESSIS": "x"}, "R3MES_GENESSIS"),
+    ({"R3MES_BIND": "0.0.0.0"}, "R3MES_API_KEYS"),  # noqa: S104
+    ({"R3MES_BIND": "::"}, "R3MES_API_KEYS"),
+    ({"R3MES_BIND": "192.168.1.5"}, "R3MES_API_KEYS"),
+    ({"R3MES_BIND": "myhost"}, "R3MES_BIND"),
+    ({"R3MES_API_KEYS": "key", "R3MES_API_KEYS_FILE": "keys"}, "R3MES_API_KEYS"),
+    ({"R3MES_API_KEYS_FILE": "no-such-file"}, "R3MES_API_KEYS_FILE"),
+    ({"R3MES_ALLOW_HTTP_SOURCES": "yes"}, "R3MES_ALLOW_HTTP_SOURCES"),
+    ({"HF_ENDPOINT": "mirror"}, "HF_ENDPOINT"),
+]
+
+
+@pytest.mark.parametrize(("environ", "named"), SETTINGS, ids=lambda value: str(value)[:40])
+def test_a_setting_that_cannot_stand_stops_the_start(host: Host, environ: Mapping[str, str], named: str) -> None:
+    host.file.write_bytes(OLD)
+
+    error = host.refused(**environ)
+
+    assert named in error.diagnostics()
+    assert not host.layout.root.exists()
+
+
+OPEN_BINDS: list[Mapping[str, str]] = [
+    {"R3MES_BIND": "0.0.0.0", "R3MES_API_KEYS": "key"},  # noqa: S104
+    {"R3MES_BIND": "0.0.0.0", "R3MES_API_KEYS_FILE": "keys"},  # noqa: S104
+    {"R3MES_BIND": "0.0.0.0", "R3MES_ALLOW_OPEN": "1"},  # noqa: S104
+    {"R3MES_BIND": "127.0.0.2"},
+    {"R3MES_BIND": "::1"},
+]
+
+
+@pytest.mark.parametrize("environ", OPEN_BINDS, ids=str)
+def test_an_open_bind_needs_keys_or_an_explicit_word(host: Host, environ: Mapping[str, str]) -> None:
+    host.file.write_bytes(OLD)
+    (host.project / "keys").write_text("key\n")
+
+    assert host.start(**environ).action is StartAction.ACCEPT
+
+
+def test_plain_http_is_accepted_only_where_the_operator_allows_it(host: Host) -> None:
+    host.file.write_bytes(plain_form(download_source="http://127.0.0.1:8000/tiny.gguf"))
+
+    assert "R3MES_ALLOW_HTTP_SOURCES=127.0.0.1:8000" in host.refused().next_step
+    assert host.start(R3MES_ALLOW_HTTP_SOURCES="127.0.0.1:8000").action is StartAction.ACCEPT
+
+
+def test_hf_endpoint_may_be_a_local_mirror(host: Host) -> None:
+    host.file.write_bytes(OLD)
+
+    assert host.start(HF_ENDPOINT="http://127.0.0.1:8000").action is StartAction.ACCEPT
+
+
+def test_a_service_that_does_not_know_the_downloaders_settings_starts_on_what_was_accepted(host: Host) -> None:
+    host.file.write_bytes(plain_form(download_source="http://127.0.0.1:8000/tiny.gguf"))
+    host.start(R3MES_ALLOW_HTTP_SOURCES="1")
+
+    layout = start_host_store(load_settings(CommonSettings, host.environ), host.environ)
+
+    assert read_trust(layout).genesis.by_name("Tiny")
+    host.refused()  # `init` judges them at every start
+
+
+def test_in_a_container_a_service_accepts_nothing(host: Host) -> None:
+    host.file.write_bytes(OLD)
+    environ = {**host.environ, "R3MES_STORE_KIND": "container"}
+
+    start_host_store(load_settings(CommonSettings, environ), environ)
+
+    assert not host.layout.root.exists()
+
+
+def test_the_genesis_beside_the_working_directory_is_the_default(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    (host.project / "genesis").mkdir()
+    (host.project / "genesis" / "genesis.json").write_bytes(OLD)
+    monkeypatch.chdir(host.project)
+    environ = {"R3MES_MODELS_DIR": str(host.layout.root)}
+
+    layout = start_host_store(load_settings(CommonSettings, environ), environ)
+
+    assert layout.genesis.read_bytes() == OLD
+
+
+def _start_service(environ: dict[str, str], barrier: object) -> None:
+    barrier.wait()  # type: ignore[attr-defined]
+    start_host_store(load_settings(CommonSettings, environ), environ)
+
+
+def test_services_that_start_together_accept_once_and_all_go_on(host: Host) -> None:
+    host.file.write_bytes(OLD)
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(4)
+    processes = [context.Process(target=_start_service, args=(host.environ, barrier)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
+    assert read_trust(host.layout).genesis.by_name("Tiny")
+
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="owners are set by root alone")
+
+
+@root_only
+def test_in_a_container_store_the_directories_get_the_owners_of_the_table(host: Host) -> None:
+    host.file.write_bytes(OLD)
+
+    host.start(R3MES_STORE_KIND="container")
+
+    for rights in DIRECTORIES:
+        status = (host.layout.root / rights.name).stat()
+        found = (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
+        assert found == (rights.uid, rights.gid, rights.mode), rights.name
+    assert (host.layout.genesis.stat().st_uid, host.layout.accepted.stat().st_uid) == (0, 0)
+
+
+@root_only
+def test_in_a_container_store_wrong_owners_are_corrected_and_verified_files_left_alone(host: Host) -> None:
+    host.file.write_bytes(OLD)
+    host.start(R3MES_STORE_KIND="container")
+    model = host.layout.verified / "file"
+    model.write_bytes(b"model")
+    os.chown(host.layout.incoming, 0, 0)
+    before = model.stat()
+
+    host.start(R3MES_STORE_KIND="container")
+
+    assert host.layout.incoming.stat().st_uid == 10001
+    assert stat.S_IMODE(host.layout.incoming.stat().st_mode) == 0o2770
+    assert (model.stat().st_ctime_ns, model.stat().st_uid) == (before.st_ctime_ns, before.st_uid)
+
+
+def test_in_a_container_store_the_operators_file_must_be_there(host: Host) -> None:
+    assert host.refused(R3MES_STORE_KIND="container").message.startswith(str(host.file))

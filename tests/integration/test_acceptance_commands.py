@@ -1,0 +1,232 @@
+"""`r3mes init` and `r3mes genesis …` as a person and a script meet them: in a pipe and on a terminal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from shared.genesis import parse_genesis
+from tests.support.geneses import OTHER_DIGEST, list_form, other_entry, plain_form
+
+ROOT = Path(__file__).resolve().parents[2]
+R3MES = [sys.executable, "-m", "launcher.cli"]
+URL = "https://huggingface.co/org/tiny/resolve/main/tiny.gguf"
+
+
+class Shell:
+    """Runs `r3mes` in a project's folder of its own, with a store of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.project = folder / "project"
+        (self.project / "genesis").mkdir(parents=True)
+        self.genesis = self.project / "genesis" / "genesis.json"
+        self.store = folder / "store"
+        self.environ = {
+            **os.environ,
+            "R3MES_MODELS_DIR": str(self.store),
+            "PYTHONPATH": str(ROOT),
+            "NO_COLOR": "1",
+            "TERM": "dumb",
+        }
+
+    def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*R3MES, *arguments],
+            cwd=self.project,
+            env={**self.environ, **environ},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def test_the_default_genesis_is_right_and_has_room_for_its_file(shell: Shell) -> None:
+    done = shell.run("genesis", "check", str(ROOT / "genesis" / "genesis.json"), "--json")
+
+    assert done.returncode == 0
+    assert done.stderr == ""
+    (model,) = json.loads(done.stdout)["models"]
+    assert model["file_name"] == "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert model["size_bytes"] == 98362432
+    assert model["verification_sha256"] == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def test_the_example_with_its_placeholder_is_refused_and_add_fills_it_in(shell: Shell) -> None:
+    example = shell.project / "llama-3-8b.json"
+    example.write_bytes((ROOT / "genesis" / "examples" / "llama-3-8b.json").read_bytes())
+    model = shell.project / "Meta-Llama-3-8B-Instruct.Q4_K_M.gguf"
+    model.write_bytes(b"GGUF and weights")
+
+    refused = shell.run("genesis", "check", "llama-3-8b.json")
+
+    assert refused.returncode == 78
+    assert refused.stdout == ""
+    for part in ("llama-3-8b.json", "verification_sha256", "placeholder", "sha256sum", "r3mes genesis add"):
+        assert part in refused.stderr
+
+    options = ["--name", "Llama-3-8B-Instruct", "--url", URL, "--genesis", "llama-3-8b.json"]
+    assert shell.run("genesis", "add", model.name, *options).returncode == 0
+    checked = shell.run("genesis", "check", "llama-3-8b.json", "--json")
+    (filled,) = json.loads(checked.stdout)["models"]
+    assert filled["verification_sha256"] == hashlib.sha256(b"GGUF and weights").hexdigest()
+
+
+def test_init_accepts_once_and_check_says_what_it_would_do(shell: Shell) -> None:
+    shell.genesis.write_bytes(plain_form())
+
+    checked = shell.run("init", "check")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "a start accepts it" in checked.stdout
+    assert not shell.store.exists()
+
+    assert "accepted" in shell.run("init").stdout
+    assert "unchanged" in shell.run("init").stdout
+    shell.genesis.write_bytes(list_form(other_entry()))
+    for command in (["init"], ["init", "check"]):
+        changed = shell.run(*command)
+        assert changed.returncode == 78
+        assert changed.stdout == ""
+        assert "removed Tiny" in changed.stderr
+        assert "r3mes genesis accept" in changed.stderr
+
+
+def test_show_tells_the_accepted_and_the_staged_genesis(shell: Shell) -> None:
+    shell.genesis.write_bytes(plain_form())
+    nothing = shell.run("genesis", "show")
+    assert nothing.returncode == 78
+    assert "r3mes genesis accept" in nothing.stderr
+
+    shell.run("init")
+    shell.genesis.write_bytes(list_form(other_entry()))
+    assert shell.run("genesis", "accept", "--stage", "--yes").returncode == 0
+
+    shown = json.loads(shell.run("genesis", "show", "--json").stdout)
+    assert shown["sha256"] == hashlib.sha256(plain_form()).hexdigest()
+    assert shown["models"][0]["model_name"] == "Tiny"
+    assert shown["staged"]["models"][0]["model_name"] == "Other"
+    plain = shell.run("genesis", "show")
+    assert "accepted  sha256" in plain.stdout
+    assert "staged  sha256" in plain.stdout
+
+
+def test_accept_without_a_terminal_wants_yes(shell: Shell) -> None:
+    shell.genesis.write_bytes(plain_form())
+    shell.run("init")
+    shell.genesis.write_bytes(plain_form(verification_sha256=OTHER_DIGEST))
+
+    asked = shell.run("genesis", "accept")
+    assert asked.returncode == 2
+    assert "--yes" in asked.stderr
+    assert OTHER_DIGEST in asked.stdout
+    assert shell.run("init", "check").returncode == 78
+
+    done = shell.run("genesis", "accept", "--yes", "--json")
+    assert done.returncode == 0
+    data = json.loads(done.stdout)
+    assert data["result"] == "accepted"
+    assert data["changes"][0]["after"]["verification_sha256"] == OTHER_DIGEST
+    again = shell.run("genesis", "accept")
+    assert again.returncode == 0
+    assert "already" in again.stderr
+
+
+@pytest.mark.parametrize(("answer", "status", "models"), [("y", 0, "Other"), ("n", 1, "Tiny")])
+def test_accept_shows_the_difference_on_a_terminal_and_does_as_it_is_told(
+    shell: Shell, answer: str, status: int, models: str
+) -> None:
+    shell.genesis.write_bytes(plain_form())
+    shell.run("init")
+    shell.genesis.write_bytes(list_form(other_entry()))
+
+    terminal = pexpect.spawn(
+        R3MES[0], [*R3MES[1:], "genesis", "accept"], cwd=str(shell.project), env=shell.environ, timeout=30
+    )
+    terminal.expect("removed Tiny")
+    terminal.expect("Accept this genesis")
+    terminal.sendline(answer)
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+
+    assert terminal.exitstatus == status
+    shown = json.loads(shell.run("genesis", "show", "--json").stdout)
+    assert [model["model_name"] for model in shown["models"]] == [models]
+
+
+def test_add_makes_the_file_and_appends_to_it(shell: Shell) -> None:
+    for number, content in ((1, b"GGUF first"), (2, b"GGUF" + bytes(150_000_000))):
+        (shell.project / f"m{number}.gguf").write_bytes(content)
+
+    first = shell.run("genesis", "add", "m1.gguf", "--name", "One", "--url", URL)
+    assert first.returncode == 0
+    assert "\r" not in first.stderr
+    second = shell.run("genesis", "add", "m2.gguf", "--name", "Two", "--url", f"{URL}?2", "--json")
+    assert second.returncode == 0
+
+    one, two = parse_genesis(shell.genesis.read_bytes(), file="genesis").models
+    assert (one.model_name, one.file_name, one.size_bytes) == ("One", "m1.gguf", 10)
+    assert two.sha256 == hashlib.sha256(b"GGUF" + bytes(150_000_000)).hexdigest()
+    assert two.required_disk_space_gb == 0.2
+    assert json.loads(second.stdout)["models"][1] == two.to_json()
+
+
+WRONG_ADDS = [
+    ("a name that is taken", ["--name", "Tiny", "--url", URL], 78, "model_name"),
+    ("a wrong URL", ["--name", "One", "--url", "ftp://x/y"], 78, "download_source"),
+    ("a wrong CID", ["--name", "One", "--url", URL, "--cid", "Qm"], 78, "ipfs_fallback_hash"),
+    ("no URL", ["--name", "One"], 2, "--url"),
+]
+
+
+@pytest.mark.parametrize(("what", "options", "status", "named"), WRONG_ADDS, ids=[case[0] for case in WRONG_ADDS])
+def test_an_add_that_would_not_be_right_leaves_the_file_as_it_is(
+    shell: Shell, what: str, options: list[str], status: int, named: str
+) -> None:
+    shell.genesis.write_bytes(plain_form())
+    (shell.project / "m1.gguf").write_bytes(b"GGUF")
+
+    done = shell.run("genesis", "add", "m1.gguf", *options)
+
+    assert done.returncode == status, what
+    assert named in done.stderr
+    assert shell.genesis.read_bytes() == plain_form()
+    assert [path.name for path in shell.genesis.parent.iterdir()] == ["genesis.json"]
+
+
+def test_add_warns_of_a_file_that_is_no_gguf_and_of_an_address_that_acceptance_refuses(shell: Shell) -> None:
+    (shell.project / "page.gguf").write_bytes(b"<html>")
+
+    done = shell.run("genesis", "add", "page.gguf", "--name", "One", "--url", "http://127.0.0.1:8000/page.gguf")
+
+    assert done.returncode == 0
+    assert "GGUF" in done.stderr
+    assert "R3MES_ALLOW_HTTP_SOURCES=127.0.0.1:8000" in done.stderr
+
+
+def test_an_error_is_one_line_with_its_next_step_unless_debugging(shell: Shell) -> None:
+    plain = shell.run("genesis", "check", "missing.json")
+    debug = shell.run("genesis", "check", "missing.json", R3MES_DEBUG="1")
+
+    assert plain.returncode == debug.returncode == 78
+    assert "Traceback" not in plain.stderr
+    assert "missing.json" in plain.stderr
+    assert "next:" in plain.stderr
+    assert "Traceback" in debug.stderr
+
+
+def test_an_unknown_command_is_a_usage_error(shell: Shell) -> None:
+    assert shell.run("genesis", "bogus").returncode == 2
+    assert shell.run("genesis", "add").returncode == 2

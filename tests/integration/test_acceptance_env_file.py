@@ -1,0 +1,86 @@
+"""In a container `init` reads the project's `.env` as a file; on a host nobody does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shared.acceptance import InitSettings, load_init_settings
+from shared.errors import ConfigurationError
+
+CONTAINER = {"R3MES_STORE_KIND": "container", "R3MES_MODELS_DIR": "/models"}
+
+
+def load(folder: Path, text: str | bytes, **environ: str) -> InitSettings:
+    (folder / ".env").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_init_settings({**CONTAINER, **environ}, project=folder)[0]
+
+
+def test_the_settings_of_the_file_count(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        "# ours\nR3MES_GENESIS=pins/mine.json\nexport R3MES_ALLOW_OPEN='1'\nR3MES_GENESIS_SHA256=\nOTHER=x\n",
+    )
+
+    assert settings.genesis == tmp_path / "pins" / "mine.json"
+    assert settings.allow_open
+    assert settings.genesis_sha256 is None
+
+
+def test_a_project_without_the_file_has_the_defaults(tmp_path: Path) -> None:
+    settings, _ = load_init_settings(CONTAINER, project=tmp_path)
+
+    assert settings.genesis == tmp_path / "genesis" / "genesis.json"
+    assert settings.bind == "127.0.0.1"
+
+
+def test_the_environment_comes_before_the_file(tmp_path: Path) -> None:
+    settings = load(tmp_path, "R3MES_MODELS_DIR=/elsewhere\nR3MES_STORE_KIND=host\n")
+
+    assert settings.models_dir == Path("/models")
+    assert settings.store_kind == "container"
+
+
+def test_what_the_address_policy_needs_comes_along(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        "HF_ENDPOINT=https://mirror.org\nHTTPS_PROXY=http://proxy:3128\nR3MES_ALLOW_HTTP_SOURCES=1\n"
+    )
+
+    _, values = load_init_settings(CONTAINER, project=tmp_path)
+
+    assert values["HF_ENDPOINT"] == "https://mirror.org"
+    assert values["HTTPS_PROXY"] == "http://proxy:3128"
+    assert values["R3MES_ALLOW_HTTP_SOURCES"] == "1"
+
+
+def test_secret_files_of_other_services_are_not_read(tmp_path: Path) -> None:
+    load(tmp_path, "R3MES_REDIS_URL_FILE=/run/secrets/redis\nHF_TOKEN_FILE=/run/secrets/token\n")
+
+
+REFUSED: list[tuple[str, str | bytes, str]] = [
+    ("an unknown name", "R3MES_GENESSIS=x\n", "R3MES_GENESIS?"),
+    ("an unknown name without a value", "R3MES_TYPO\n", "R3MES_TYPO"),
+    ("an open bind", "R3MES_BIND=0.0.0.0\n", "R3MES_API_KEYS"),
+    ("a line that is no setting", "R3MES_NODE=a\n=x y\n", "line 2"),
+    ("bytes that are not UTF-8", b"R3MES_NODE=\xff\n", ".env"),
+    ("a secret given both ways", "HF_TOKEN=x\nHF_TOKEN_FILE=y\n", "HF_TOKEN"),
+    ("a signature key", "R3MES_GENESIS_PUBKEY=RWQ\n", "R3MES_GENESIS_PUBKEY"),
+    ("a file without end", "#" * (1024 * 1024 + 1), "larger than"),
+]
+
+
+@pytest.mark.parametrize(("what", "text", "named"), REFUSED, ids=[case[0] for case in REFUSED])
+def test_a_file_that_cannot_stand_is_refused(tmp_path: Path, what: str, text: str | bytes, named: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text)
+
+    assert named in caught.value.diagnostics(), what
+
+
+def test_on_a_host_the_file_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("R3MES_GENESIS=pins/mine.json\n")
+
+    settings, _ = load_init_settings({}, project=tmp_path)
+
+    assert settings.genesis == tmp_path / "genesis" / "genesis.json"

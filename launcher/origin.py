@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -148,6 +148,10 @@ class Origin:
     def bytes_served(self) -> int:
         """Bytes of the file that left so far, over all answers."""
         return self._served
+
+    def serve_as(self, name: str) -> None:
+        """Serve the file under another name from now on."""
+        self.content = replace(self.content, name=name)
 
     def count(self, sent: int) -> None:
         """Add to `bytes_served`."""

@@ -1,0 +1,17 @@
+"""Server-sent events, the part that our endpoints use: `data:` lines, an empty line ends an event, `:` is a comment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+
+def event_data(lines: Iterable[bytes]) -> Iterator[str]:
+    """Yield the data of each event; an event without data, or cut off before its end, is none."""
+    data: list[str] = []
+    for line in lines:
+        if not line:
+            if data:
+                yield "\n".join(data)
+            data = []
+        elif line.startswith(b"data:"):
+            data.append(line[5:].removeprefix(b" ").decode("utf-8", errors="replace"))

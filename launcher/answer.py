@@ -7,9 +7,11 @@ iterator closes the connection, and the miner frees the sequence.
 from __future__ import annotations
 
 import json
+import sys
 import time
 import unicodedata
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -121,6 +123,24 @@ class Answer:
             self._first_at = self._first_at if self._pieces else self._last_at
             self._pieces += 1
         return text
+
+
+def write_answer(answer: Answer, *, is_wanted: Callable[[], bool] = lambda: True) -> None:
+    """Write the pieces to stdout as they come, and a newline after the last; ends early once `is_wanted()` is false."""
+    safe = printable if sys.stdout.isatty() else str
+    wrote = False
+    with closing(iter(answer)) as pieces:
+        try:
+            for text in pieces:
+                if not is_wanted():
+                    return
+                wrote = True
+                sys.stdout.write(safe(text))
+                sys.stdout.flush()
+        finally:
+            if wrote:
+                sys.stdout.write("\n")
+                sys.stdout.flush()
 
 
 def parse_chunk(data: str) -> tuple[str, int | None]:

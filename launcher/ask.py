@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from launcher.answer import Answer, AnswerTimes, Question, printable
+from launcher.answer import Answer, AnswerTimes, Question, write_answer
 from launcher.endpoints import ClientSettings, base_url
 
 
 def ask(question: Question, settings: ClientSettings) -> None:
     """Stream the answer to stdout; raises what `Answer` raises."""
     answer = Answer(base_url(settings, "miner"), question, api_key=settings.api_key)
-    try:
-        for text in answer:
-            sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
-            sys.stdout.flush()
-    finally:
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+    write_answer(answer)
     sys.stderr.write(describe(answer.times) + "\n")
 
 

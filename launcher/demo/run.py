@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +23,7 @@ from launcher.demo.environment import Wiring, common_environment, service_enviro
 from launcher.demo.interrupts import Interrupts
 from launcher.demo.lock import demo_lock
 from launcher.demo.logs import last_words
+from launcher.demo.options import DemoOptions
 from launcher.demo.places import Places, choose_ports, demo_places, find_genesis, find_model_file
 from launcher.demo.scene import CancelledError, Scene
 from launcher.demo.story import Story
@@ -38,19 +38,7 @@ from shared.settings import load_settings
 
 BYTES_PER_SECOND = 32 * 1024 * 1024  # slow enough to be watched
 POLL_SECONDS = 0.1
-DEFAULT_PROMPT = "What is the capital of France, and what is it known for?"
-DEFAULT_MAX_TOKENS = 128
 ROLES: tuple[Role, ...] = ("downloader", "verifier", "miner")
-
-
-@dataclass(frozen=True, slots=True)
-class DemoOptions:
-    """What the command line says."""
-
-    once: bool = False
-    tamper: bool = False
-    prompt: str = DEFAULT_PROMPT
-    max_tokens: int = DEFAULT_MAX_TOKENS
 
 
 def run_demo(options: DemoOptions, environ: Mapping[str, str] | None = None) -> int:

@@ -6,12 +6,10 @@ service goes away in between, the story waits for it to come back and goes on.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-from contextlib import closing
 
-from launcher.answer import Answer, AnswerTimes, printable
+from launcher.answer import Answer, AnswerTimes, write_answer
 from launcher.demo.arrival import Arrival
 from launcher.demo.display import Display, short_path
 from launcher.demo.follow import readiness
@@ -81,16 +79,9 @@ class Story:
     def _stream_answer(self) -> AnswerTimes:
         scene = self._scene
         answer = Answer(scene.wiring.url("miner"), scene.question, api_key=scene.api_key)
-        with closing(iter(answer)) as pieces:
-            try:
-                for text in pieces:
-                    if self._cancelled.is_set():
-                        raise CancelledError
-                    sys.stdout.write(printable(text))
-                    sys.stdout.flush()
-            finally:
-                sys.stdout.write("\n")
-                sys.stdout.flush()
+        write_answer(answer, is_wanted=lambda: not self._cancelled.is_set())
+        if self._cancelled.is_set():
+            raise CancelledError
         return answer.times
 
     def _show_table(self, load_seconds: float, times: AnswerTimes) -> None:

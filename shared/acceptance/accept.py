@@ -103,5 +103,6 @@ def _writing(plan: AcceptancePlan) -> Iterator[None]:
             raise ConfigurationError("another acceptance came in between", next_step="look again: run the command anew")
         prepare_directories(plan.layout, plan.kind)
         with translated(plan.layout):
+            trust_state.sweep(plan.layout)
             yield
         mark_store(plan.layout, plan.kind)

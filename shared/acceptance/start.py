@@ -94,6 +94,7 @@ def start_store(settings: InitSettings, environ: Mapping[str, str], *, judge_unc
         outcome = _checked(settings, environ, judge_unchanged=judge_unchanged)
         prepare_directories(layout, kind)
         with translated(layout):
+            trust_state.sweep(layout)
             _write(outcome)
         mark_store(layout, kind)
     return outcome

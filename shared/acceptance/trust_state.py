@@ -63,9 +63,14 @@ def trust_lock(layout: StoreLayout) -> Iterator[None]:
         os.close(descriptor)
 
 
+def sweep(layout: StoreLayout) -> None:
+    """Remove what a killed process left behind beside the documents; under the lock. Raises OSError."""
+    sweep_temporaries(layout.trust)
+    sweep_temporaries(layout.root)
+
+
 def write_accepted(layout: StoreLayout, raw: bytes) -> None:
     """Replace `genesis.json`, then `accepted.json`; under the lock. Raises OSError."""
-    sweep_temporaries(layout.trust)
     replace_bytes(layout.genesis, raw, mode=TRUST_FILE_MODE)
     write_acceptance(layout, hashlib.sha256(raw).hexdigest())
 
@@ -77,7 +82,6 @@ def write_acceptance(layout: StoreLayout, sha256: str) -> None:
 
 def write_staged(layout: StoreLayout, raw: bytes) -> None:
     """Replace `next.json`; under the lock. Raises OSError."""
-    sweep_temporaries(layout.trust)
     replace_bytes(layout.next_genesis, raw, mode=TRUST_FILE_MODE)
 
 

@@ -427,6 +427,7 @@ def _start_service(environ: dict[str, str], barrier: object) -> None:
     start_host_store(load_settings(CommonSettings, environ), environ)
 
 
+@pytest.mark.slow
 def test_services_that_start_together_accept_once_and_all_go_on(host: Host) -> None:
     host.file.write_bytes(OLD)
     context = multiprocessing.get_context("spawn")

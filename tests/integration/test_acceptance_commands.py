@@ -17,6 +17,8 @@ from tests.support.geneses import OTHER_DIGEST, list_form, other_entry, plain_fo
 
 ROOT = Path(__file__).resolve().parents[2]
 R3MES = [sys.executable, "-m", "launcher.cli"]
+pytestmark = pytest.mark.slow  # each case starts the command several times
+
 URL = "https://huggingface.co/org/tiny/resolve/main/tiny.gguf"
 
 

@@ -1,0 +1,1 @@
+"""The miner: from a verified file to answers over HTTP."""

@@ -1,0 +1,134 @@
+"""Who gets in: the right model, loaded and true, room in the queue, a prompt that fits. Others get an ApiError."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import Callable
+
+from services.miner.api.errors import RETRY_SOON_SECONDS, ApiError, invalid, unavailable
+from services.miner.api.schema import ChatRequest, CompletionRequest, GenerationRequest
+from services.miner.engine.messages import Submit
+from services.miner.keeper import Keeper, Phase
+from services.miner.served import ServedModel
+from services.miner.settings import MinerSettings
+from shared.errors import NotReadyError, UsageError
+
+
+class Admission:
+    """Decides about each request and makes its message to the engine."""
+
+    def __init__(self, keeper: Keeper, settings: MinerSettings) -> None:
+        self._keeper = keeper
+        self._settings = settings
+
+    def model(self, name: str) -> ServedModel:
+        """Return the served model of that name; 404 for an unknown one, 503 while it is not there, 429 when full."""
+        keeper = self._keeper
+        target = keeper.target
+        if name not in keeper.model_names and (keeper.served is None or name != keeper.served.name):
+            raise _unknown(name, "the accepted genesis does not pin it")
+        served = keeper.served
+        if served is None or not keeper.readiness.ready:
+            if target is not None and name != target.model_name:
+                raise _unknown(name, f"this miner is for {target.model_name}")
+            raise unavailable(f"not ready: {keeper.readiness.reason or keeper.readiness.phase}")
+        if name != served.name:
+            raise _unknown(name, f"this miner serves {served.name}")
+        if not keeper.still_true(served):
+            raise unavailable(f"{served.pin.file_name} is gone or was replaced; it is not served any more")
+        self._require_room(served)
+        return served
+
+    async def chat(self, served: ServedModel, request: ChatRequest) -> Submit:
+        """Return the engine's message for a conversation."""
+        return await self._submit(served, request, request.wanted_tokens, lambda: _chat_prompt(served, request))
+
+    async def completion(self, served: ServedModel, request: CompletionRequest) -> Submit:
+        """Return the engine's message for a bare prompt."""
+        return await self._submit(served, request, request.wanted_tokens, lambda: _bare_prompt(served, request))
+
+    async def _submit(
+        self,
+        served: ServedModel,
+        request: GenerationRequest,
+        wanted: int | None,
+        make_prompt: Callable[[], list[int]],
+    ) -> Submit:
+        request.refuse_unsupported()
+        sampling = request.sampling(secrets.randbits(32), served.vocabulary.size)
+        try:
+            # Off the event loop: a long prompt takes a while, and the library lets other threads run.
+            prompt = await asyncio.to_thread(make_prompt)
+        except UsageError as error:
+            raise invalid(error.message, "messages") from error
+        except NotReadyError as error:
+            raise unavailable(error.message, RETRY_SOON_SECONDS) from error
+        room = self._require_fit(served, prompt)
+        self._require_room(served)  # others may have come while this prompt was tokenised
+        return Submit(
+            request_id=uuid.uuid4().hex,
+            prompt=tuple(prompt),
+            max_tokens=room if wanted is None else min(wanted, room),
+            stop=request.stops,
+            sampling=sampling,
+            ignore_end=request.ignore_eos,
+        )
+
+    def _require_fit(self, served: ServedModel, prompt: list[int]) -> int:
+        """Return the tokens that fit after the prompt."""
+        if not prompt:
+            raise invalid("the prompt is empty", "prompt")
+        most = self._settings.max_prompt_tokens
+        if most is not None and len(prompt) > most:
+            raise invalid(
+                f"the prompt has {len(prompt)} tokens, this miner takes at most {most}",
+                code="context_length_exceeded",
+            )
+        room = served.sequence_tokens - len(prompt)
+        if room < 1:
+            raise invalid(
+                f"this model's context holds {served.sequence_tokens} tokens, the prompt has {len(prompt)}"
+                " and needs room for an answer",
+                code="context_length_exceeded",
+            )
+        return room
+
+    def _require_room(self, served: ServedModel) -> None:
+        if self._keeper.readiness.phase is Phase.DRAINING:
+            raise unavailable("the miner is stopping")
+        if served.client.open_requests >= self._settings.max_sequences + self._settings.max_queue:
+            raise ApiError(
+                429,
+                f"{served.client.open_requests} requests are running or waiting",
+                kind="rate_limit_error",
+                code="queue_full",
+                retry_after=RETRY_SOON_SECONDS,
+            )
+
+
+def _unknown(name: str, why: str) -> ApiError:
+    return ApiError(404, f"the model {name[:200]!r} is not served: {why}", param="model", code="model_not_found")
+
+
+def _chat_prompt(served: ServedModel, request: ChatRequest) -> list[int]:
+    text = served.template.render([message.plain() for message in request.messages])
+    vocabulary = served.vocabulary
+    # A template that writes BOS itself must not get a second one.
+    twice = vocabulary.adds_bos and bool(vocabulary.bos) and text.startswith(vocabulary.bos)
+    return vocabulary.tokenise(text, add_special=not twice, parse_special=True)
+
+
+def _bare_prompt(served: ServedModel, request: CompletionRequest) -> list[int]:
+    prompt = request.prompt
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
+        prompt = prompt[0]
+    if isinstance(prompt, str):
+        return served.vocabulary.tokenise(prompt, add_special=True, parse_special=False)
+    tokens = [token for token in prompt if isinstance(token, int)]
+    if len(tokens) != len(prompt):
+        raise invalid("one prompt a request", "prompt", "unsupported_parameter")
+    if any(token >= served.vocabulary.size for token in tokens):
+        raise invalid(f"the vocabulary has {served.vocabulary.size} tokens", "prompt")
+    return tokens

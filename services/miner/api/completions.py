@@ -1,0 +1,99 @@
+"""`POST /v1/chat/completions` and `POST /v1/completions`: the same way in and out, two shapes of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from services.miner.api.admission import Admission
+from services.miner.api.errors import ApiError
+from services.miner.api.running import ClientGoneError, Running, unless_disconnected
+from services.miner.api.schema import ChatRequest, CompletionRequest, GenerationRequest
+from services.miner.api.shapes import CHAT, COMPLETION, Shape
+from services.miner.api.stream import EventStream, events, first_of
+from services.miner.engine.messages import Output, Submit
+from services.miner.metrics import Endpoint, MinerMetrics
+from services.miner.served import ServedModel
+from services.miner.settings import MinerSettings
+
+CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it stands in the access log
+
+
+@dataclass(frozen=True, slots=True)
+class Completions:
+    """Both endpoints."""
+
+    admission: Admission
+    settings: MinerSettings
+    metrics: MinerMetrics
+
+    def router(self) -> APIRouter:
+        """Return the routes."""
+        router = APIRouter()
+        router.add_api_route("/v1/chat/completions", self.chat, methods=["POST"], response_model=None)
+        router.add_api_route("/v1/completions", self.completion, methods=["POST"], response_model=None)
+        return router
+
+    async def chat(self, body: ChatRequest, request: Request) -> Response:
+        """Answer a conversation."""
+
+        async def prepare(served: ServedModel) -> Submit:
+            return await self.admission.chat(served, body)
+
+        return await self._answer(body, request, CHAT, Endpoint.CHAT, prepare)
+
+    async def completion(self, body: CompletionRequest, request: Request) -> Response:
+        """Continue a prompt."""
+
+        async def prepare(served: ServedModel) -> Submit:
+            return await self.admission.completion(served, body)
+
+        return await self._answer(body, request, COMPLETION, Endpoint.COMPLETIONS, prepare)
+
+    async def _answer(
+        self,
+        body: GenerationRequest,
+        request: Request,
+        shape: Shape,
+        endpoint: Endpoint,
+        prepare: Callable[[ServedModel], Awaitable[Submit]],
+    ) -> Response:
+        try:
+            served = self.admission.model(body.model)
+            submit = await prepare(served)
+            running = Running(served, submit, endpoint, self.metrics, self.settings.request_seconds)
+        except ApiError as error:
+            self.metrics.ended(endpoint, error.outcome, None)
+            raise
+        streams = False
+        try:
+            if body.stream:
+                response = await self._stream(body, request, shape, running)
+                streams = True
+                return response
+            outputs = await unless_disconnected(request, _collect(running))
+            return JSONResponse(shape.answer(running, outputs))
+        except ClientGoneError:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        finally:
+            if not streams:
+                running.end()
+
+    async def _stream(self, body: GenerationRequest, request: Request, shape: Shape, running: Running) -> EventStream:
+        outputs = await unless_disconnected(request, first_of(running.outputs()))
+        with_usage = body.include_usage
+        parts = events(
+            running,
+            outputs,
+            opening=[shape.opening(running, with_usage)] if shape.opening else [],
+            chunk=lambda output: shape.chunk(running, output, with_usage),
+            usage=(lambda: shape.usage(running)) if with_usage else None,
+        )
+        return EventStream(running, parts)
+
+
+async def _collect(running: Running) -> list[Output]:
+    return [output async for output in running.outputs()]

@@ -1,0 +1,126 @@
+"""Every error in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`, whoever raised it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from services.miner.metrics import Endpoint, MinerMetrics, Outcome
+
+RETRY_SOON_SECONDS = 1
+RETRY_LOAD_SECONDS = 5
+
+ENDPOINTS = {
+    "/v1/chat/completions": Endpoint.CHAT,
+    "/v1/completions": Endpoint.COMPLETIONS,
+    "/v1/embeddings": Endpoint.EMBEDDINGS,
+}
+OUTCOMES = {
+    401: Outcome.UNAUTHORIZED,
+    429: Outcome.BUSY,
+    500: Outcome.ERROR,
+    501: Outcome.INVALID,
+    503: Outcome.UNAVAILABLE,
+    504: Outcome.TIMEOUT,
+}
+
+
+class ApiError(Exception):
+    """An answer that is not one; `retry_after` in seconds becomes the header of that name."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.retry_after = retry_after
+
+    @property
+    def outcome(self) -> Outcome:
+        """How this error is counted."""
+        return OUTCOMES.get(self.status, Outcome.INVALID)
+
+    def body(self) -> dict[str, object]:
+        """Return the JSON of the answer."""
+        message = self.message.encode("utf-8", "replace").decode()
+        return {"error": {"message": message, "type": self.kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        """Return the answer."""
+        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        if self.status == 401:  # noqa: PLR2004  (Unauthorized must say how)
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse(self.body(), status_code=self.status, headers=headers)
+
+
+def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    """Return a 400: the request itself is wrong."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def unavailable(message: str, retry_after: int = RETRY_LOAD_SECONDS) -> ApiError:
+    """Return a 503: not now."""
+    return ApiError(503, message, kind="server_error", code="service_unavailable", retry_after=retry_after)
+
+
+def install(app: FastAPI, metrics: MinerMetrics) -> None:
+    """Override the framework's own answers; a body that reaches no endpoint is counted here."""
+
+    def on_validation_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)  # noqa: S101  (registered for this class alone)
+        if request.url.path in ENDPOINTS:
+            metrics.ended(ENDPOINTS[request.url.path], Outcome.INVALID, None)
+        return describe_validation(error.errors()[0]).response()
+
+    app.add_exception_handler(ApiError, _on_api_error)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_crash)
+
+
+async def _on_api_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)  # noqa: S101  (registered for this class alone)
+    return error.response()
+
+
+def describe_validation(first: Mapping[str, Any]) -> ApiError:
+    """Return the 400 for the first thing that is wrong with a body, with the field's name."""
+    place = [str(part) for part in first["loc"] if part != "body"]
+    if first["type"] == "json_invalid":
+        return invalid(f"the body is not valid JSON: {first.get('ctx', {}).get('error', first['msg'])}")
+    param = ".".join(place).encode("utf-8", "replace").decode()[:200] or None
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return invalid(f"{param or 'the body'}: {message}", param)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101  (registered for this class alone)
+    what = f"{request.method} {request.url.path}"
+    match error.status_code:
+        case 404:
+            return ApiError(404, f"unknown request URL: {what}", code="unknown_url").response()
+        case 405:
+            return ApiError(405, f"not allowed here: {what}", code="method_not_allowed").response()
+        case status:
+            return ApiError(status, str(error.detail)).response()
+
+
+async def _on_crash(_request: Request, _error: Exception) -> JSONResponse:
+    # The framework raises it again after this answer, so that it stands in the log with its trace.
+    return ApiError(500, "the miner failed on this request; its log says why", kind="server_error").response()

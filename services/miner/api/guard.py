@@ -1,0 +1,87 @@
+"""What stands before every route: a request id, the API keys, the size of the body. Plain ASGI, no framework.
+
+Order: id → key (before anything of the body is read) → size, counted while it arrives, whatever its header says.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.miner.api.errors import ApiError
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def is_authorised(header: str | None, keys: tuple[str, ...]) -> bool:
+    """Tell whether an `Authorization` header carries one of `keys`; takes the same time whichever it is."""
+    if not keys:
+        return True
+    scheme, _, given = (header or "").partition(" ")
+    found = False
+    for key in keys:
+        found |= hmac.compare_digest(given.strip().encode(), key.encode())
+    return found and scheme.lower() == "bearer"
+
+
+class Guard:
+    """Wraps the application."""
+
+    def __init__(self, app: ASGIApp, *, keys: tuple[str, ...], max_body_bytes: int) -> None:
+        self._app = app
+        self._keys = keys
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        send = _with_request_id(send, headers.get("x-request-id"))
+        refusal = self._refusal(scope["path"], headers)
+        if refusal is not None:
+            await refusal.response()(scope, receive, send)
+            return
+        await self._app(scope, self._counted(receive), send)
+
+    def _refusal(self, path: str, headers: Headers) -> ApiError | None:
+        if (path == "/v1" or path.startswith("/v1/")) and not is_authorised(headers.get("authorization"), self._keys):
+            return ApiError(401, "a valid API key is needed: Authorization: Bearer <key>", code="invalid_api_key")
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > self._max_body_bytes:
+            return self._too_large()
+        return None
+
+    def _counted(self, receive: Receive) -> Receive:
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                error = self._too_large()
+                raise HTTPException(error.status, error.message)
+            return message
+
+        return counted
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, f"the body is larger than {self._max_body_bytes} bytes")
+
+
+def _with_request_id(send: Send, given: str | None) -> Send:
+    request_id = given if given and _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["x-request-id"] = request_id
+        await send(message)
+
+    return named

@@ -1,0 +1,107 @@
+"""The engine process: `python -m services.miner.engine <socket descriptor> <parent pid>`, started by `process.py` only.
+
+It loads what the first message names, then steps while there is work. It dies with the API process, whatever way that
+one goes: the kernel kills it when the thread that started it is gone (`PR_SET_PDEATHSIG`), and a closed channel ends it
+at once, even in the middle of a decode.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from typing import NoReturn
+
+import structlog
+
+from services.miner.engine.channel import EngineChannel
+from services.miner.engine.engine import Engine
+from services.miner.engine.llama_backend import LlamaBackend
+from services.miner.engine.messages import Cancel, Load, LoadFailed, Submit, ToEngine
+from services.miner.engine.scheduler import Limits
+from services.miner.llama_log import take_log
+from shared.errors import EngineError, ExitCode, IntegrityError, R3mesError
+from shared.log import configure_logging
+from shared.store.records import StatIdentity
+
+PR_SET_PDEATHSIG = 1
+
+_log = structlog.get_logger("miner.engine")
+
+
+def main(arguments: list[str]) -> int:
+    """Run until the channel closes; return the exit code."""
+    connection = socket.socket(fileno=int(arguments[0]))
+    _die_with_parent(int(arguments[1]))
+    # The API process decides when to stop; a Ctrl-C reaches the whole terminal group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    configure_logging("miner", arguments[2])
+    take_log()
+    channel = EngineChannel(connection)
+    load = channel.receive()
+    if not isinstance(load, Load):
+        return ExitCode.FAILURE
+    try:
+        engine, loaded = _load(load)
+    except R3mesError as error:
+        channel.send(LoadFailed(error.message))
+        return error.exit_code
+    inbox: queue.SimpleQueue[ToEngine] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(channel, inbox), name="channel", daemon=True).start()
+    channel.send(loaded.loaded())
+    try:
+        _run(engine, inbox, channel)
+    except EngineError as error:
+        _log.error("the engine stops", reason=error.message)
+        return error.exit_code
+    except OSError:
+        return ExitCode.OK  # the API process is gone
+
+
+def _load(load: Load) -> tuple[Engine, LlamaBackend]:
+    if StatIdentity.of(os.fstat(load.descriptor)) != load.identity:
+        raise IntegrityError("the file changed after it was checked")
+    backend = LlamaBackend(load, f"/proc/self/fd/{load.descriptor}")
+    limits = Limits(load.sequences, backend.cells, load.batch_tokens, load.prefill_tokens)
+    return Engine(backend, limits), backend
+
+
+def _run(engine: Engine, inbox: queue.SimpleQueue[ToEngine], channel: EngineChannel) -> NoReturn:
+    while True:
+        _take(engine, inbox, wait=engine.idle)
+        channel.send(engine.step())
+
+
+def _take(engine: Engine, inbox: queue.SimpleQueue[ToEngine], *, wait: bool) -> None:
+    """Handle every message that is there; with `wait`, at least one."""
+    while wait or not inbox.empty():
+        message = inbox.get()
+        wait = False
+        match message:
+            case Submit():
+                engine.submit(message)
+            case Cancel():
+                engine.cancel(message.request_id)
+            case Load():
+                raise EngineError("a second model was sent to a running engine")
+
+
+def _read(channel: EngineChannel, inbox: queue.SimpleQueue[ToEngine]) -> None:
+    while (message := channel.receive()) is not None:
+        inbox.put(message)
+    os._exit(ExitCode.OK)  # nobody is left to answer; a running decode is not worth waiting for
+
+
+def _die_with_parent(parent: int) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it went before the line above
+        os._exit(ExitCode.FAILURE)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,54 @@
+"""What executes a plan: the interface between the engine and a library that computes (llama.cpp; PyTorch later)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Row
+from typing import Protocol
+
+from services.miner.engine.messages import Sampling
+from services.miner.engine.scheduler import Slice
+
+
+class NoRoomError(Exception):
+    """The cache found no cells for this batch and is as it was before."""
+
+
+class Sampler(Protocol):
+    """Chooses the next token of one request and remembers what it chose."""
+
+    def sample(self, index: int) -> int:
+        """Return the token for the `index`-th row of the last batch."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds; it is not used again."""
+        ...
+
+
+class Backend(Protocol):
+    """A loaded model with its cache."""
+
+    @property
+    def cells(self) -> int:
+        """Tokens that the cache holds."""
+        ...
+
+    def decode(self, slices: Row[Slice]) -> None:
+        """Compute all slices together, in order; raises NoRoomError, or EngineError when the model is broken."""
+        ...
+
+    def drop(self, slot: int) -> None:
+        """Forget everything that the cache holds for a slot."""
+        ...
+
+    def sampler(self, sampling: Sampling) -> Sampler:
+        """Make the sampler of one request."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes of a token; control tokens have none."""
+        ...
+
+    def ends(self, token: int) -> bool:
+        """Tell whether a token ends the answer."""
+        ...

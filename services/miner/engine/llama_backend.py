@@ -1,0 +1,143 @@
+"""llama.cpp behind the backend interface, by its low-level API: one context, one unified cache, all sequences.
+
+The file is opened by `/proc/self/fd/N` of the descriptor that was checked, so what was checked is what is loaded.
+Order: `llama_log.take_log()` → `LlamaBackend(load, path)` → `decode`/`sampler`/`piece`/`drop` → the process ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Sequence as Row
+from typing import Any, Literal
+
+from llama_cpp import llama_cpp
+
+from services.miner.engine.backend import NoRoomError
+from services.miner.engine.batch import Batch
+from services.miner.engine.messages import Load, Loaded, Sampling
+from services.miner.engine.sampling import SamplerChain
+from services.miner.engine.scheduler import Slice
+from services.miner.llama_log import last_errors
+from shared.errors import EngineError
+
+llama: Any = llama_cpp
+
+NO_ROOM = 1  # llama_decode: no cells for this batch, the cache is as it was
+PIECE_BYTES = 256  # longer than any token of a known vocabulary; a longer one is asked for again
+
+
+class LlamaBackend:
+    """A model and its context. Raises EngineError from the constructor when llama.cpp refuses either."""
+
+    def __init__(self, load: Load, path: str) -> None:
+        started = time.monotonic()
+        llama.llama_backend_init()
+        self._tensor_split = _tensor_split(load.tensor_split)
+        self._model = llama.llama_model_load_from_file(path.encode(), self._model_parameters(load))
+        if not self._model:
+            raise EngineError(f"llama.cpp refuses the file: {last_errors() or 'no reason given'}")
+        if llama.llama_model_has_encoder(self._model) or not llama.llama_model_has_decoder(self._model):
+            raise EngineError("only decoder models are served; this one has an encoder")
+        self._context = llama.llama_init_from_model(self._model, _context_parameters(load))
+        if not self._context:
+            raise EngineError(f"llama.cpp makes no context for this model: {last_errors() or 'no reason given'}")
+        self._vocabulary = llama.llama_model_get_vocab(self._model)
+        self._vocabulary_size = int(llama.llama_vocab_n_tokens(self._vocabulary))
+        self._memory = llama.llama_get_memory(self._context)
+        self._batch = Batch(load.batch_tokens)
+        self._pieces: dict[int, bytes] = {}  # at most one entry a token of the vocabulary
+        self.load_seconds = time.monotonic() - started
+
+    @property
+    def cells(self) -> int:
+        """Tokens that the cache holds; llama.cpp rounds what was asked for."""
+        return int(llama.llama_n_ctx(self._context))
+
+    def loaded(self) -> Loaded:
+        """Describe the model for the API process."""
+        description = ctypes.create_string_buffer(256)
+        llama.llama_model_desc(self._model, description, len(description))
+        return Loaded(
+            cells=self.cells,
+            training_tokens=int(llama.llama_model_n_ctx_train(self._model)),
+            description=description.value.decode(errors="replace"),
+            parameters=int(llama.llama_model_n_params(self._model)),
+            weight_bytes=int(llama.llama_model_size(self._model)),
+            memory=self._memory_kind(),
+            seconds=self.load_seconds,
+        )
+
+    def decode(self, slices: Row[Slice]) -> None:
+        """Compute all slices in one `llama_decode`; raises NoRoomError, or EngineError when it fails for good."""
+        result = llama.llama_decode(self._context, self._batch.fill(slices))
+        if result == NO_ROOM:
+            raise NoRoomError
+        if result != 0:
+            raise EngineError(f"llama_decode failed with {result}: {last_errors() or 'no reason given'}")
+
+    def drop(self, slot: int) -> None:
+        """Forget a slot; cells that no other sequence holds are free at once."""
+        llama.llama_memory_seq_rm(self._memory, slot, -1, -1)
+
+    def sampler(self, sampling: Sampling) -> SamplerChain:
+        """Make the sampler chain of one request."""
+        return SamplerChain(sampling, self._context, self._vocabulary_size)
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes of a token; control tokens have none."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._read_piece(token)
+        return piece
+
+    def _read_piece(self, token: int) -> bytes:
+        size = PIECE_BYTES
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length = llama.llama_token_to_piece(self._vocabulary, token, buffer, size, 0, False)
+            if length >= 0:
+                return buffer.raw[:length]
+            size = -length
+
+    def ends(self, token: int) -> bool:
+        """Tell whether a token ends the answer."""
+        return bool(llama.llama_vocab_is_eog(self._vocabulary, token))
+
+    def _model_parameters(self, load: Load) -> ctypes.Structure:
+        parameters: ctypes.Structure = llama.llama_model_default_params()
+        parameters.n_gpu_layers = load.gpu_layers
+        parameters.split_mode = load.split_mode
+        if self._tensor_split is not None:
+            parameters.tensor_split = self._tensor_split
+        return parameters
+
+    def _memory_kind(self) -> Literal["attention", "recurrent", "hybrid", "sliding-window"]:
+        if llama.llama_model_is_hybrid(self._model):
+            return "hybrid"
+        if llama.llama_model_is_recurrent(self._model):
+            return "recurrent"
+        return "sliding-window" if llama.llama_model_n_swa(self._model) > 0 else "attention"
+
+
+def _context_parameters(load: Load) -> ctypes.Structure:
+    parameters: ctypes.Structure = llama.llama_context_default_params()
+    parameters.n_ctx = load.cells
+    parameters.n_batch = load.batch_tokens
+    parameters.n_ubatch = load.batch_tokens
+    parameters.n_seq_max = load.sequences
+    parameters.n_threads = parameters.n_threads_batch = load.threads
+    parameters.flash_attn_type = load.flash_attention
+    parameters.type_k, parameters.type_v = load.type_k, load.type_v
+    parameters.kv_unified = True  # without it the cells are divided among the slots
+    parameters.no_perf = True
+    return parameters
+
+
+def _tensor_split(shares: tuple[float, ...]) -> ctypes.Array[ctypes.c_float] | None:
+    if not shares:
+        return None
+    devices = int(llama.llama_max_devices())
+    if len(shares) > devices:
+        raise EngineError(f"R3MES_TENSOR_SPLIT: found {len(shares)} shares, wanted at most {devices}")
+    return (ctypes.c_float * devices)(*shares)

@@ -1,0 +1,76 @@
+"""The API process's end of the engine: start it, speak with it, end it.
+
+It must be started from a thread that lives as long as the process (here: the event loop's), because the kernel kills
+the engine when that thread is gone. Order: `start` → `send`/`receive` → `stop`; `receive` returns None once it is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from typing import Self
+
+from services.miner.engine.channel import LENGTH, MAX_FRAME_BYTES, frame
+from services.miner.engine.messages import FROM_ENGINE, TO_ENGINE, FromEngine, ToEngine
+
+STOP_SECONDS = 3.0  # from the closed channel to SIGKILL
+
+
+class EngineProcess:
+    """One running engine process and the channel to it."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def start(cls, descriptor: int, log_level: str) -> Self:
+        """Start an engine that inherits `descriptor` (the checked model) under the same number; raises OSError."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "services.miner.engine", str(theirs.fileno()), str(os.getpid()), log_level),
+                pass_fds=(theirs.fileno(), descriptor),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+            )
+        reader, writer = await asyncio.open_connection(sock=ours)
+        return cls(process, reader, writer)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the engine."""
+        return self._process.pid
+
+    def send(self, message: ToEngine) -> None:
+        """Send one message without waiting; to an engine that is gone it is lost, and `receive` says so."""
+        self._writer.write(frame(TO_ENGINE.dump_json(message)))
+
+    async def receive(self) -> FromEngine | None:
+        """Wait for the next message; None when the engine is gone or does not speak the protocol."""
+        try:
+            (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
+            if length > MAX_FRAME_BYTES:
+                return None
+            return FROM_ENGINE.validate_json(await self._reader.readexactly(length))
+        except (OSError, ValueError, asyncio.IncompleteReadError):
+            return None
+
+    async def stop(self) -> int:
+        """Close the channel, wait a little, kill; return the exit code (negative: the signal)."""
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                return await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            return await self._process.wait()

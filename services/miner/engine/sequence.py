@@ -1,0 +1,42 @@
+"""What one request is to the scheduler: its tokens so far, and how many of them the cache holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A prompt and what was generated after it.
+
+    `tokens` is the prompt followed by the generated tokens; the first `computed` of them are in the cache under `slot`.
+    The last token of a running sequence is always still to be computed: its logits give the next one. A preempted
+    sequence goes back to `computed` 0 without a slot, and loses nothing else.
+    """
+
+    request_id: str
+    tokens: list[int]
+    limit: int
+    prompt_length: int = field(init=False)
+    slot: int | None = None
+    computed: int = 0
+    bypassed: int = 0
+    order: int = 0
+
+    def __post_init__(self) -> None:
+        self.prompt_length = len(self.tokens)
+
+    @property
+    def pending(self) -> int:
+        """Tokens that the cache does not hold yet: 1 while decoding, more during prefill."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def generated(self) -> int:
+        """Tokens sampled so far."""
+        return len(self.tokens) - self.prompt_length
+
+    @property
+    def exhausted(self) -> bool:
+        """No further token may be sampled."""
+        return len(self.tokens) >= self.limit

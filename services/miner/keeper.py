@@ -1,0 +1,298 @@
+"""The keeper of the served model: find → check → load → watch over it, and again whenever one of them ends.
+
+Invariants: what is served was checked just before it was loaded, and its pinned name still leads to that inode; a model
+that is not pinned any more is served only until its successor is ready; requests get in only by `admit`.
+It runs in the event loop's thread, which also starts the engine, so that the engine dies with the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import structlog
+
+from services.miner.engine.client import EngineClient, describe_exit
+from services.miner.loading import load
+from services.miner.metrics import MinerMetrics
+from services.miner.model.check import CheckedModel, check
+from services.miner.model.find import choose, identity_by_name
+from services.miner.model.probe import Machine
+from services.miner.served import ServedModel
+from services.miner.settings import MinerSettings
+from shared.errors import ConfigurationError, EngineError, IntegrityError, NotReadyError, R3mesError
+from shared.genesis import ModelPin
+from shared.store.layout import StoreLayout
+from shared.store.records import StatIdentity
+from shared.store.trust import TrustWatch
+
+WATCH_SECONDS = 0.25  # how long a quarantined file may be served at most, where no request notices it earlier
+MAX_FAILED_LOADS = 3  # in a row, of the same file: then a person or another file must come
+RETRY_SECONDS = 1.0  # after the first failed load; the second waits twice as long
+
+_log = structlog.get_logger("miner.keeper")
+
+
+class Phase(StrEnum):
+    """What the keeper does; only `ready` answers requests."""
+
+    WAITING = "waiting"
+    CHECKING = "checking"
+    LOADING = "loading"
+    READY = "ready"
+    SWAPPING = "swapping"
+    FAILED = "failed"
+    DRAINING = "draining"
+
+
+class Ending(StrEnum):
+    """Why a served model is served no longer."""
+
+    CRASHED = "crashed"
+    CHANGED = "changed"
+    SUCCEEDED = "succeeded"
+    UNPINNED = "unpinned"
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What `/readyz` says."""
+
+    phase: Phase
+    reason: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered now."""
+        return self.phase is Phase.READY
+
+
+class Keeper:
+    """Owns the served model. `run` until cancelled; `drain` before the end."""
+
+    def __init__(self, settings: MinerSettings, watch: TrustWatch, machine: Machine, metrics: MinerMetrics) -> None:
+        self.readiness = Readiness(Phase.WAITING, "starting")
+        self.served: ServedModel | None = None
+        self._settings = settings
+        self._layout = StoreLayout(settings.store_root)
+        self._watch = watch
+        self._machine = machine
+        self._metrics = metrics
+        self._stop_check = threading.Event()
+        self._successor: CheckedModel | None = None
+        self._refused: tuple[str, StatIdentity | None] | None = None  # a successor that did not pass the check
+        self._failed_loads = 0
+        self._failed_file: tuple[str, StatIdentity | None] | None = None
+        self._crashed = False
+        metrics.common.set_genesis(watch.current.genesis.sha256)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Names that the accepted genesis pins."""
+        return tuple(pin.model_name for pin in self._watch.current.genesis.models)
+
+    @property
+    def target(self) -> ModelPin | None:
+        """The model that this miner should serve, None when the genesis has no such name any more."""
+        try:
+            return choose(self._watch.current.genesis, self._settings.model)
+        except ConfigurationError:
+            return None
+
+    def still_true(self, served: ServedModel) -> bool:
+        """Tell whether the pinned name still leads to exactly what was checked and loaded."""
+        return identity_by_name(self._layout, served.pin) == served.identity
+
+    async def run(self) -> None:
+        """Serve whatever the accepted genesis pins, until cancelled."""
+        try:
+            while True:
+                await self._turn()
+        finally:
+            self._stop_check.set()
+            if self._successor is not None:
+                self._successor.close()
+            if self.served is not None:
+                await self._retire(self.served)
+
+    def refuse_new_requests(self) -> None:
+        """Begin to drain: not ready from now on."""
+        self._set(Phase.DRAINING, "the miner is stopping")
+
+    async def drained(self) -> None:
+        """Wait until no request is open."""
+        if self.served is not None:
+            await self.served.client.idle.wait()
+
+    async def _turn(self) -> None:
+        file = self._file()
+        try:
+            checked = await self._next_checked()
+            try:
+                served = await self._load(checked)
+            finally:
+                checked.close()
+        except NotReadyError as error:
+            self._set(Phase.WAITING, error.message)
+            await self._wait_for_change(file, WATCH_SECONDS)
+        except (IntegrityError, ConfigurationError) as error:
+            self._set(Phase.FAILED, error.message)
+            await self._wait_for_change(file, None)
+        except EngineError as error:
+            await self._wait_for_change(file, self._note_failed_load(file, error))
+        else:
+            self._failed_loads = 0
+            await self._serve(served)
+
+    async def _next_checked(self) -> CheckedModel:
+        if self._successor is not None:
+            successor, self._successor = self._successor, None
+            if successor.pin == self.target and identity_by_name(self._layout, successor.pin) == successor.identity:
+                return successor
+            successor.close()
+        pin = choose(self._watch.current.genesis, self._settings.model)
+        if identity_by_name(self._layout, pin) is None:
+            raise NotReadyError(f"{pin.model_name} is not verified yet")
+        self._set(Phase.CHECKING, f"checking {pin.file_name}")
+        return await self._check(pin)
+
+    async def _check(self, pin: ModelPin) -> CheckedModel:
+        started = time.monotonic()
+        # Shielded: a cancelled await must not lose the descriptor; `stop` ends the hashing soon.
+        task = asyncio.create_task(
+            asyncio.to_thread(check, self._layout, pin, self._settings.rehash, self._stop_check), name="check"
+        )
+        try:
+            checked = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._stop_check.set()
+            with contextlib.suppress(R3mesError):
+                (await task).close()
+            raise
+        _log.info(
+            "checked", model=pin.model_name, rehashed=checked.rehashed, seconds=round(time.monotonic() - started, 3)
+        )
+        return checked
+
+    async def _load(self, checked: CheckedModel) -> ServedModel:
+        self._set(Phase.LOADING, f"loading {checked.pin.file_name}")
+        if self._crashed:
+            self._crashed = False
+            self._metrics.restarted()
+        served = await load(checked, self._settings, self._machine, self._metrics)
+        if not self.still_true(served):
+            await self._retire(served)
+            raise NotReadyError(f"{checked.pin.file_name} changed while it was loaded")
+        return served
+
+    async def _serve(self, served: ServedModel) -> None:
+        self.served = served
+        self._metrics.serves(served)
+        self._set(Phase.READY, "")
+        ending = await self._watch_over(served)
+        served = self.served  # a new name for its users may have come
+        _log.info("no longer served", model=served.name, why=ending)
+        if ending in (Ending.SUCCEEDED, Ending.UNPINNED):
+            self._set(Phase.SWAPPING, "another model was accepted")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.drain_seconds):
+                    await served.client.idle.wait()
+        elif ending is Ending.CHANGED:
+            self._set(Phase.WAITING, f"{served.pin.file_name} is gone or was replaced")
+        else:
+            self._crashed = True
+            self._set(Phase.LOADING, "the engine died and is started again")
+        code = await self._retire(served)
+        if ending is Ending.CRASHED:
+            _log.error("the engine died", exit=describe_exit(code))
+
+    async def _retire(self, served: ServedModel) -> int:
+        """End the engine of a model; whoever still waits for it gets an error."""
+        self.served = None
+        self._metrics.serves(None)
+        code = await served.client.stop()
+        served.vocabulary.close()
+        return code
+
+    async def _watch_over(self, served: ServedModel) -> Ending:
+        while True:
+            if served.client.gone.is_set():
+                return Ending.CRASHED
+            if not self.still_true(served):
+                return Ending.CHANGED
+            served = self._follow_trust(served)
+            target = self.target
+            if target is None:
+                return Ending.UNPINNED
+            if target.sha256 != served.pin.sha256 and await self._successor_is_ready(target):
+                return Ending.SUCCEEDED
+            await self._pause(served.client)
+
+    def _follow_trust(self, served: ServedModel) -> ServedModel:
+        """Take note of a newly accepted genesis; the same file may have another name for its users."""
+        self._poll_trust()
+        target = self.target
+        if target is not None and target.sha256 == served.pin.sha256 and target.model_name != served.name:
+            served = replace(served, pin=replace(served.pin, model_name=target.model_name))
+            self.served = served
+            self._metrics.serves(served)
+        return served
+
+    async def _successor_is_ready(self, target: ModelPin) -> bool:
+        file = (target.sha256, identity_by_name(self._layout, target))
+        if file[1] is None or file == self._refused:
+            return False
+        try:
+            self._successor = await self._check(target)
+        except (IntegrityError, NotReadyError) as error:
+            self._refused = file
+            _log.error("the next model is not loaded", model=target.model_name, reason=error.message)
+            return False
+        return True
+
+    def _note_failed_load(self, file: tuple[str, StatIdentity | None], error: EngineError) -> float | None:
+        """Count a failed load; return how long to wait for the next, None for as long as nothing changes."""
+        self._failed_loads = self._failed_loads + 1 if file == self._failed_file else 1
+        self._failed_file = file
+        if self._failed_loads >= MAX_FAILED_LOADS:
+            self._set(Phase.FAILED, f"gave up after {self._failed_loads} failed loads: {error.message}")
+            return None
+        self._set(Phase.FAILED, error.message)
+        return RETRY_SECONDS * self._failed_loads
+
+    def _file(self) -> tuple[str, StatIdentity | None]:
+        pin = self.target
+        return ("", None) if pin is None else (pin.sha256, identity_by_name(self._layout, pin))
+
+    async def _wait_for_change(self, file: tuple[str, StatIdentity | None], seconds: float | None) -> None:
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if self._poll_trust() or self._file() != file:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+
+    def _poll_trust(self) -> bool:
+        trust = self._watch.poll()
+        if trust is None:
+            return False
+        self._metrics.common.set_genesis(trust.genesis.sha256)
+        _log.info("a newly accepted genesis", sha256=trust.genesis.sha256, models=self.model_names)
+        return True
+
+    async def _pause(self, client: EngineClient) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WATCH_SECONDS):
+                await client.gone.wait()
+
+    def _set(self, phase: Phase, reason: str) -> None:
+        if self.readiness.phase is Phase.DRAINING:
+            return
+        if self.readiness != Readiness(phase, reason):
+            _log.info("readiness", phase=phase, reason=reason)
+        self.readiness = Readiness(phase, reason)

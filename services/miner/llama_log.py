@@ -1,0 +1,43 @@
+"""llama.cpp's messages, routed into this process's log; its last errors, to say why it refused something."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from typing import Any
+
+import structlog
+from llama_cpp import llama_cpp
+
+llama: Any = llama_cpp
+
+WARNING, ERROR = 3, 4  # ggml_log_level
+
+_log = structlog.get_logger("llama")
+_last_errors: deque[str] = deque(maxlen=3)
+
+
+def _on_log(level: int, text: bytes, _data: object) -> None:
+    line = text.decode(errors="replace").strip()
+    if not line.strip("."):
+        return  # a progress bar
+    if level == ERROR:
+        _last_errors.append(line)
+        _log.error(line)
+    elif level == WARNING:
+        _log.warning(line)
+    else:
+        _log.debug(line)
+
+
+_CALLBACK = llama.llama_log_callback(_on_log)  # llama.cpp keeps a bare pointer: it must live as long as the process
+
+
+def take_log() -> None:
+    """Route llama.cpp's messages into this process's log; progress and information only at debug."""
+    llama.llama_log_set(_CALLBACK, ctypes.c_void_p(0))
+
+
+def last_errors() -> str:
+    """Return llama.cpp's own last words, empty when it said nothing."""
+    return "; ".join(_last_errors)

@@ -1,0 +1,53 @@
+"""The model's own chat template, which is code from a file: it runs in Jinja's sandbox and can change nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from shared.errors import EngineError, UsageError
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+class ChatTemplate:
+    """A compiled template; ChatML where the file has none. Raises EngineError when it does not compile."""
+
+    def __init__(self, source: str | None, *, bos: str, eos: str) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = time.strftime
+        self._special = {"bos_token": bos, "eos_token": eos}
+        try:
+            self._template = environment.from_string(source or CHATML)
+        except jinja2.TemplateError as error:
+            raise EngineError(f"the model's chat template does not compile: {error}") from error
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Return the prompt for `messages` (role and content), up to where the answer begins.
+
+        Raises UsageError with the template's own words when it refuses these messages.
+        """
+        try:
+            return self._template.render(messages=messages, add_generation_prompt=True, **self._special)
+        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"the model's chat template refuses these messages: {error}") from error
+
+
+def _to_json(value: object, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)

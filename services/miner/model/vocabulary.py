@@ -1,0 +1,68 @@
+"""The API process's own vocabulary: a vocab-only load of the checked file, to tokenise without asking the engine.
+
+It knows no training length and no memory type; those come from the engine process. Calls may come from any thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from typing import Any
+
+from llama_cpp import llama_cpp
+
+from services.miner.llama_log import last_errors
+from shared.errors import EngineError, NotReadyError
+
+llama: Any = llama_cpp
+
+NO_TOKEN = -1  # LLAMA_TOKEN_NULL
+
+
+class Vocabulary:
+    """Turns text into token ids. Raises EngineError from the constructor when llama.cpp refuses the file."""
+
+    def __init__(self, descriptor: int) -> None:
+        parameters = llama.llama_model_default_params()
+        parameters.vocab_only = True
+        self._lock = threading.Lock()
+        self._model = llama.llama_model_load_from_file(f"/proc/self/fd/{descriptor}".encode(), parameters)
+        if not self._model:
+            raise EngineError(f"llama.cpp refuses the vocabulary: {last_errors() or 'no reason given'}")
+        self._vocabulary = llama.llama_model_get_vocab(self._model)
+        self.size = int(llama.llama_vocab_n_tokens(self._vocabulary))
+        self.adds_bos = bool(llama.llama_vocab_get_add_bos(self._vocabulary))
+        self.bos = self._text(llama.llama_vocab_bos(self._vocabulary))
+        self.eos = self._text(llama.llama_vocab_eos(self._vocabulary))
+
+    def tokenise(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Return the token ids of `text`.
+
+        `add_special` adds what the model wants around a prompt (BOS), `parse_special` reads control tokens in the text
+        as such. Raises NotReadyError after `close`.
+        """
+        content = text.encode("utf-8", errors="replace")
+        room = len(content) + 8  # a token is at least one byte, but for the special ones
+        tokens = (ctypes.c_int32 * room)()
+        with self._lock:
+            if self._model is None:
+                raise NotReadyError("the model was just replaced", next_step="send the request again")
+            count = llama.llama_tokenize(
+                self._vocabulary, content, len(content), tokens, room, add_special, parse_special
+            )
+        if count < 0:
+            raise EngineError(f"the vocabulary gives {-count} tokens for {len(content)} bytes")
+        return tokens[:count]
+
+    def close(self) -> None:
+        """Free the vocabulary; later calls raise NotReadyError."""
+        with self._lock:
+            if self._model is not None:
+                llama.llama_model_free(self._model)
+                self._model = None
+
+    def _text(self, token: int) -> str:
+        if token == NO_TOKEN:
+            return ""
+        text = llama.llama_vocab_get_text(self._vocabulary, token)
+        return text.decode("utf-8", errors="replace") if text else ""

@@ -1,0 +1,32 @@
+"""One verification without Redis and without a service, for `r3mes` where no stack runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
+
+from services.verifier.metrics import VerifierMetrics
+from services.verifier.verification import Outcome, SilentObserver, Verifier
+from shared.store.layout import StoreLayout
+from shared.store.trust import TrustWatch
+
+__all__ = ["Outcome", "verify_once"]
+
+
+def verify_once(
+    layout: StoreLayout,
+    digest: str,
+    *,
+    stop: threading.Event | None = None,
+    on_bytes: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Verify what lies in incoming for `digest`, in this thread, and return how it ended.
+
+    `on_bytes(done, size)` is called after every buffer; `stop` ends it early. Raises StoreError when no genesis is
+    accepted in the store.
+    """
+    metrics = VerifierMetrics(CollectorRegistry())
+    verifier = Verifier(layout, TrustWatch(layout), metrics, stop or threading.Event(), SilentObserver(on_bytes))
+    return verifier.verify(digest)

@@ -30,6 +30,7 @@ from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 CHUNK_BYTES = 256 * 1024
+STOP_POLL_SECONDS = 0.05
 IDLE_SECONDS = 60  # a client that neither asks nor reads for this long is cut off
 _RESOLVE = re.compile(r"/(?P<owner>[^/]+)/(?P<repo>[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -136,7 +137,9 @@ class Origin:
         self._served = 0
         self._served_lock = threading.Lock()
         self._server = _Server(address, type("Handler", (_Handler,), {"origin": self}))
-        self._thread = threading.Thread(target=self._server.serve_forever, name="origin", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(STOP_POLL_SECONDS,), name="origin", daemon=True
+        )
 
     @property
     def url(self) -> str:

@@ -19,6 +19,7 @@ from shared.states import ModelState, ModelStatus
 from shared.store.records import RejectedRecord
 
 LAST_TRY_SECONDS = 120.0
+REVIVAL_SECONDS = 10.0  # a failure that a `retry` did not change by then is today's
 
 
 class Arrival:
@@ -60,7 +61,9 @@ class Arrival:
             raise self._mismatch
         if self._revived_at is None:
             self._revive(status)
-        elif (error := failure(status)) and status.updated_at > self._revived_at:
+        elif (error := failure(status)) and (
+            status.updated_at > self._revived_at or time.time() - self._revived_at > REVIVAL_SECONDS
+        ):
             raise error
 
     def _revive(self, status: ModelStatus) -> None:

@@ -34,7 +34,7 @@ from shared.store.trust import TrustWatch
 # The bytes of verified/ are for every reader, also where a parent's umask was tighter.
 UMASK = 0o022
 # Of the five seconds until a stop has to be over; what is still in a system call then is left to the kernel.
-STOP_SECONDS = 4.0
+STOP_SECONDS = 3.5
 
 log = structlog.get_logger(__name__)
 

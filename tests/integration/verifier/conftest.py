@@ -1,0 +1,110 @@
+"""The real verifier process over a real store and a real Redis."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.ports import free_port
+from tests.support.verifier_store import Store
+from tests.support.waiting import wait_until
+
+REPOSITORY = Path(__file__).parents[3]
+START_SECONDS = 30.0
+
+
+class VerifierProcess:
+    """`python -m services.verifier` with its health and metrics."""
+
+    def __init__(self, store: Store, redis_url: str, directory: Path, **environment: str) -> None:
+        self.port = free_port()
+        self.log_file = directory / "verifier.log"
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}},
+            "PYTHONPATH": str(REPOSITORY),
+            "R3MES_MODELS_DIR": str(store.layout.root),
+            "R3MES_GENESIS": str(directory / "no-operator-file.json"),
+            "R3MES_REDIS_URL": redis_url,
+            "R3MES_LISTEN": f"127.0.0.1:{self.port}",
+            "R3MES_STORE_KIND": "container",  # the store is there already, as after init
+            **environment,
+        }
+        self._directory = directory
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self.log_file.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "services.verifier"], cwd=self._directory, env=self._environment, stderr=log
+            )
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except (URLError, OSError):
+            return 0, ""
+
+    def wait_until_ready(self) -> None:
+        wait_until(lambda: self.get("/readyz")[0] == 200, START_SECONDS, f"ready; said {self.log()[-500:]}")
+
+    def metric(self, name: str, labels: Mapping[str, str] | None = None) -> float:
+        for family in text_string_to_metric_families(self.get("/metrics")[1]):
+            for sample in family.samples:
+                if sample.name == name and sample.labels == dict(labels or {}):
+                    return sample.value
+        raise AssertionError(f"no {name}{labels} in /metrics")
+
+    def refused(self) -> float:
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(self.get("/metrics")[1])
+            for sample in family.samples
+            if sample.name == "r3mes_jobs_refused_total"
+        )
+
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def terminate(self, timeout: float = 5.0) -> int:
+        self.process.terminate()
+        return self.process.wait(timeout)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self) -> None:
+        """Start again after its end, with the same settings."""
+        assert self.process.poll() is not None
+        self.process = self._start()
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+
+StartVerifier = Callable[..., VerifierProcess]
+
+
+@pytest.fixture
+def start_verifier(tmp_path: Path) -> Iterator[StartVerifier]:
+    """Start verifiers that end with the test."""
+    started: list[VerifierProcess] = []
+
+    def start(store: Store, redis_url: str, **environment: str) -> VerifierProcess:
+        started.append(VerifierProcess(store, redis_url, tmp_path, **environment))
+        return started[-1]
+
+    yield start
+    for verifier in started:
+        if verifier.process.poll() is None:
+            verifier.kill()

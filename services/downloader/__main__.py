@@ -1,0 +1,173 @@
+"""The downloader process: settings ▸ store and trust ▸ API ▸ courier ▸ reconciler, until SIGTERM.
+
+It exits 0 within a few seconds of SIGTERM or SIGINT with the journal saved. SIGKILL is safe at any instant.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+
+import prometheus_client
+import structlog
+from prometheus_client import CollectorRegistry
+
+from services.downloader.api import Service, build_api
+from services.downloader.board import Board
+from services.downloader.controller import Controller
+from services.downloader.controls import Controls
+from services.downloader.courier import Courier
+from services.downloader.desired import desired_pins
+from services.downloader.lease import Identity, LeaseKeeper
+from services.downloader.limits import DEFAULT_LIMITS
+from services.downloader.metrics import DownloaderMetrics
+from services.downloader.observe import measure_room
+from services.downloader.offers import Offers
+from services.downloader.runner import Runner
+from services.downloader.server import ApiServer
+from services.downloader.settings import DownloaderSettings, load_downloader_settings
+from services.downloader.settler import Settler
+from services.downloader.space import Room
+from services.downloader.transfer import Workshop
+from services.downloader.transfers import Transfers
+from shared.acceptance import start_host_store
+from shared.errors import ExitCode, R3mesError
+from shared.log import configure_logging
+from shared.redis_link import RedisLink
+from shared.settings import secret_values
+from shared.store.layout import StoreLayout
+from shared.store.trust import TrustWatch
+
+# Files for the verifier's group, nothing for others.
+UMASK = 0o007
+# After this, whatever hangs in a system call is left to the kernel: every instant is safe for SIGKILL.
+STOP_SECONDS = 12.0
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> int:
+    """Run the downloader; return its exit code."""
+    configure_logging("downloader")
+    try:
+        settings = load_downloader_settings()
+        configure_logging("downloader", settings.log_level)
+        return run(settings, os.environ)
+    except R3mesError as error:
+        log.error(error.message, next_step=error.next_step)  # noqa: TRY400 - for a person: no traceback
+        return error.exit_code
+
+
+def run(settings: DownloaderSettings, environ: Mapping[str, str]) -> int:
+    """Serve until a signal comes; raises R3mesError when the start cannot succeed."""
+    os.umask(UMASK)
+    prometheus_client.disable_created_metrics()
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # starting and stopping is told by ourselves
+    stop = threading.Event()
+    crashes: list[BaseException] = []
+    _stop_on_signals(stop)
+    layout = start_host_store(settings)
+    watch = TrustWatch(layout)
+    link = RedisLink(settings.redis_url.get_secret_value())
+    controller = build_controller(settings, environ, layout, watch, link, stop, crashes)
+    service = Service(
+        node=settings.node,
+        root=layout.root,
+        board=controller.board,
+        courier=controller.courier,
+        controller=controller,
+        registry=controller.metrics.registry,
+        stop=stop,
+    )
+    server = ApiServer(build_api(service, secret_values(settings.api_keys)), settings.listen)
+    server.start()
+    controller.courier.start(controller.wake.set)
+    log.info("downloader started", store=str(layout.root), node=settings.node, port=server.port)
+    reconciler = threading.Thread(target=_guarded, args=(controller, stop, crashes), name="reconciler", daemon=True)
+    reconciler.start()
+    stop.wait()
+    controller.wake.set()
+    controller.courier.stop()
+    reconciler.join(STOP_SECONDS)
+    server.stop()
+    for crash in crashes:
+        log.error("the reconciler failed; a restart goes on from the disk", exc_info=crash)
+    log.info("downloader stopped")
+    return ExitCode.FAILURE if crashes else ExitCode.OK
+
+
+def build_controller(
+    settings: DownloaderSettings,
+    environ: Mapping[str, str],
+    layout: StoreLayout,
+    watch: TrustWatch,
+    link: RedisLink,
+    stop: threading.Event,
+    crashes: list[BaseException],
+) -> Controller:
+    """Put the rooms together; raises ConfigurationError for addresses that make no sense."""
+    metrics = DownloaderMetrics(CollectorRegistry(), layout.root)
+    board, wake = Board(), threading.Event()
+    courier = Courier(link, settings.node, board, stop)
+    controls = Controls(layout)
+    keeper = LeaseKeeper(Identity.of_this_process())
+    offers = Offers(settings, environ, DEFAULT_LIMITS)
+    offers.check(watch.current)
+
+    def crashed(error: BaseException) -> None:
+        crashes.append(error)
+        stop.set()
+        wake.set()
+
+    def room(digest: str) -> Room:
+        return measure_room(layout, digest, desired_pins(watch.current), courier.copies())
+
+    runner = Runner(wake.set, crashed)
+    shop = Workshop(layout, keeper, DEFAULT_LIMITS, metrics, room)
+    return Controller(
+        layout=layout,
+        watch=watch,
+        controls=controls,
+        transfers=Transfers(shop, offers, controls, runner, settings.reconcile_seconds, wake.set),
+        settler=Settler(layout, keeper, runner, offers.wrong_files, is_host=settings.store_kind == "host"),
+        runner=runner,
+        courier=courier,
+        board=board,
+        metrics=metrics,
+        reconcile_seconds=settings.reconcile_seconds,
+        stop=stop,
+        wake=wake,
+    )
+
+
+def _guarded(controller: Controller, stop: threading.Event, crashes: list[BaseException]) -> None:
+    """Run the reconciler; an error that nobody expected ends the process, and its supervisor starts it again."""
+    try:
+        controller.run()
+    except Exception as error:  # noqa: BLE001 - the outermost loop of the process
+        crashes.append(error)
+    finally:
+        stop.set()
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    """Let one thread wait for SIGTERM and SIGINT: a handler in the main thread could meet a lock that it holds."""
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+    def wait() -> None:
+        signal.sigwait(signals)
+        stop.set()
+        time.sleep(STOP_SECONDS)
+        os._exit(ExitCode.OK)
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""What people see now: the latest status of each pinned model, and a bell that rings when one changes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from shared.states import ModelStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A status and the number of its change, which grows over all models."""
+
+    status: ModelStatus
+    change: int
+
+
+class Board:
+    """Written by the controller, read by API, courier and metrics from other threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[str, Entry] = {}
+        self._order: tuple[str, ...] = ()
+        self._changes = 0
+        self._bells: set[Callable[[], None]] = set()
+
+    def show(self, statuses: Iterable[ModelStatus]) -> None:
+        """Replace everything by `statuses`, in this order; what changes in nothing but its time is no change."""
+        with self._lock:
+            entries: dict[str, Entry] = {}
+            for status in statuses:
+                before = self._entries.get(status.sha256)
+                if before is not None and replace(before.status, updated_at=status.updated_at) == status:
+                    entries[status.sha256] = before
+                    continue
+                self._changes += 1
+                entries[status.sha256] = Entry(status, self._changes)
+            rings = entries != self._entries
+            self._entries = entries
+            self._order = tuple(entries)
+            bells = tuple(self._bells) if rings else ()
+        for bell in bells:
+            bell()
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return all entries in the genesis's order."""
+        with self._lock:
+            return tuple(self._entries[digest] for digest in self._order)
+
+    def statuses(self) -> tuple[ModelStatus, ...]:
+        """Return all statuses in the genesis's order."""
+        return tuple(entry.status for entry in self.entries())
+
+    def status(self, digest: str) -> ModelStatus | None:
+        """Return the status of one model."""
+        with self._lock:
+            entry = self._entries.get(digest)
+            return entry.status if entry else None
+
+    def add_bell(self, bell: Callable[[], None]) -> None:
+        """Call `bell` (from any thread, it must not block) after each change."""
+        with self._lock:
+            self._bells.add(bell)
+
+    def remove_bell(self, bell: Callable[[], None]) -> None:
+        """Stop calling `bell`."""
+        with self._lock:
+            self._bells.discard(bell)

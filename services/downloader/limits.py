@@ -1,0 +1,51 @@
+"""Every limit of a download, with its unit and its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one download; tests shorten the times."""
+
+    # Bytes asked for in one request: bounded, since some CDNs refuse a whole large file; large, to keep requests few.
+    range_bytes: int = 32 * MIB
+    # Bytes taken from the socket at once.
+    buffer_bytes: int = MIB
+    # What a SIGKILL may cost: data is synced and the journal written after this many bytes or seconds.
+    journal_bytes: int = 64 * MIB
+    journal_seconds: float = 3.0
+    # Seconds until a connection stands, TLS included.
+    connect_seconds: float = 10.0
+    # Seconds until the answer's first byte: a gateway may have to find the content first.
+    first_byte_seconds: float = 30.0
+    # Seconds without any byte while a body is read.
+    stall_seconds: float = 30.0
+    # A source has failed after this many failures, or seconds, without one new durable byte.
+    failures: int = 5
+    quiet_seconds: float = 90.0
+    # Back-off between two tries of one source: doubling from the first to the longest, in seconds.
+    first_wait_seconds: float = 1.0
+    longest_wait_seconds: float = 20.0
+    # A request is led on at most this many times.
+    redirects: int = 5
+
+
+DEFAULT_LIMITS = Limits()
+
+# A lease is renewed this often, and one that does not change for EXPIRY is dead (seconds).
+LEASE_RENEW_SECONDS = 5.0
+LEASE_EXPIRY_SECONDS = 20.0
+
+# All sources failed: the next round begins after a minute, doubling to an hour (seconds).
+FIRST_ROUND_SECONDS = 60.0
+LONGEST_ROUND_SECONDS = 3600.0
+
+# A verdict that neither comes nor shows progress for this long is asked for again (seconds).
+VERDICT_SECONDS = 20.0
+
+# How often one source may deliver wrong bytes under one genesis before it is not asked any more.
+MISMATCHES_PER_SOURCE = 2

@@ -1,0 +1,104 @@
+"""What the store shows of a pin. Reading only; every file of another service is hostile.
+
+The order matters, since the verifier works meanwhile: incoming first, then rejected, then verified. What was gone from
+incoming when we looked has by then left its trace in one of the other two.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from services.downloader.incoming import read_journal
+from services.downloader.ranges import covered
+from services.downloader.reconcile import IncomingData, Mismatch
+from services.downloader.space import Room, reservation
+from shared.genesis import ModelPin
+from shared.store.layout import StoreLayout
+from shared.store.records import Journal, Receipt, RejectedRecord
+from shared.store.verified import open_verified
+
+# The verifier keeps at most this many records of a digest, numbered from 1.
+_MAX_RECORDS = 20
+_BLOCK_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class StoreView:
+    """One pin in the store: its incoming data, its rejected records, its verified file."""
+
+    data: IncomingData | None
+    rejected: tuple[RejectedRecord, ...]
+    receipt: Receipt | None
+    unproven: bool
+    leftovers: bool
+
+
+def view_store(layout: StoreLayout, pin: ModelPin) -> StoreView:
+    """Look at one pin; raises nothing."""
+    data = _incoming(layout, pin)
+    leftovers = layout.data(pin.sha256).is_file() or layout.journal(pin.sha256).exists()
+    rejected = read_rejected(layout, pin.sha256)
+    with open_verified(layout, pin.sha256, pin.file_name) as verified:
+        receipt = verified.receipt if verified else None
+        return StoreView(data, rejected, receipt, verified is not None and receipt is None, leftovers)
+
+
+def read_rejected(layout: StoreLayout, digest: str) -> tuple[RejectedRecord, ...]:
+    """Return the records of a digest."""
+    records = (RejectedRecord.read(layout.rejected_file(digest, n)) for n in range(1, _MAX_RECORDS + 1))
+    return tuple(record for record in records if record is not None and record.sha256 == digest)
+
+
+def counting_mismatches(
+    rejected: tuple[RejectedRecord, ...], geneses: frozenset[str], forgiven_before: float
+) -> tuple[Mismatch, ...]:
+    """Return the wrong bytes that count: under a present genesis, and not forgiven."""
+    return tuple(
+        Mismatch(record.source, record.found)
+        for record in rejected
+        if record.reason == "mismatch" and record.genesis_sha256 in geneses and record.rejected_at >= forgiven_before
+    )
+
+
+def measure_room(layout: StoreLayout, digest: str, others: tuple[ModelPin, ...], copies: dict[str, int]) -> Room:
+    """Measure the file system for `digest`; `others` are the pins whose downloads may still take room.
+
+    `copies` are the sizes of the verifier's private copies as far as they are known (digest → bytes).
+    """
+    status = os.statvfs(layout.root)
+    return Room(
+        free=status.f_bavail * status.f_frsize,
+        own_data=allocated_bytes(layout, digest),
+        own_copy=copies.get(digest, 0),
+        reserved=sum(_reserved(layout, other, copies) for other in others if other.sha256 != digest),
+    )
+
+
+def allocated_bytes(layout: StoreLayout, digest: str) -> int:
+    """Bytes that the incoming data occupies on disk."""
+    try:
+        return layout.data(digest).lstat().st_blocks * _BLOCK_BYTES
+    except OSError:
+        return 0
+
+
+def _reserved(layout: StoreLayout, pin: ModelPin, copies: dict[str, int]) -> int:
+    journal = _fitting_journal(layout, pin)
+    if journal is None:
+        return 0
+    return reservation(journal.size, allocated_bytes(layout, pin.sha256), copies.get(pin.sha256, 0))
+
+
+def _incoming(layout: StoreLayout, pin: ModelPin) -> IncomingData | None:
+    journal = _fitting_journal(layout, pin)
+    if journal is None:
+        return None
+    return IncomingData(journal.generation, journal.source, journal.size, covered(journal.ranges), journal.complete)
+
+
+def _fitting_journal(layout: StoreLayout, pin: ModelPin) -> Journal | None:
+    journal = read_journal(layout, pin.sha256)
+    if journal is None or journal.size > pin.required_bytes or pin.size_bytes not in {None, journal.size}:
+        return None
+    return journal

@@ -1,0 +1,113 @@
+"""Which sources there are for a pin, and how to make them.
+
+A local file that was found wrong is not offered again as long as it does not change.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from services.downloader.interrupt import Interrupt
+from services.downloader.limits import Limits
+from services.downloader.pacing import Pace
+from services.downloader.settings import DownloaderSettings
+from services.downloader.sources.base import ByteSource
+from services.downloader.sources.connection import Gate
+from services.downloader.sources.imported import FileHash, ImportedSource, identity_of
+from services.downloader.sources.web import Web, WebSource
+from shared.addresses import AddressPolicy
+from shared.genesis import ModelPin
+from shared.states import Source
+from shared.store.records import StatIdentity
+from shared.store.trust import Trust
+
+log = structlog.get_logger(__name__)
+
+
+class WrongFiles:
+    """Local files that have a pinned name and wrong bytes: named, left alone, remembered while they do not change."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[Path, StatIdentity] = {}
+
+    def add(self, path: Path, found: FileHash) -> None:
+        """Remember a wrong file and say so."""
+        with self._lock:
+            self._known[path] = found.identity
+        log.warning("a local file is not the pinned one and is left alone", file=str(path), sha256=found.sha256)
+
+    def has(self, path: Path, identity: StatIdentity) -> bool:
+        """Tell whether this file, in this state, is known to be wrong."""
+        with self._lock:
+            return self._known.get(path) == identity
+
+
+class Offers:
+    """Makes the sources of a pin from settings, policy and what lies on this machine."""
+
+    def __init__(self, settings: DownloaderSettings, environ: Mapping[str, str], limits: Limits) -> None:
+        self._settings = settings
+        self._environ = dict(environ)
+        self._limits = limits
+        self._pace = Pace(settings.max_bytes_per_second)
+        self.wrong_files = WrongFiles()
+
+    def check(self, trust: Trust) -> None:
+        """Raise ConfigurationError when the settings about addresses do not make sense."""
+        self.policy(trust)
+
+    def policy(self, trust: Trust) -> AddressPolicy:
+        """Return which addresses are allowed under the present geneses; raises ConfigurationError."""
+        staged = trust.staged.models if trust.staged else ()
+        return AddressPolicy.from_environ(
+            self._environ, [pin.download_source for pin in (*trust.genesis.models, *staged)]
+        )
+
+    def of(self, pin: ModelPin) -> tuple[Source, ...]:
+        """Return the sources that exist for `pin` now, in order."""
+        offered = [Source.IMPORT] if self._local_files(pin) else []
+        offered.append(Source.HUGGINGFACE)
+        if pin.ipfs_fallback_hash and self._settings.ipfs_gateways:
+            offered.append(Source.IPFS)
+        return tuple(offered)
+
+    def make(self, pin: ModelPin, source: Source, trust: Trust, interrupt: Interrupt) -> tuple[list[ByteSource], Web]:
+        """Return the places of one source, and the session that they share (to be closed)."""
+        policy = self.policy(trust)
+        gate = Gate(policy, interrupt, self._limits.stall_seconds)
+        token = self._settings.hf_token.get_secret_value() if self._settings.hf_token else None
+        web = Web(gate, self._limits, self._pace, token if source is Source.HUGGINGFACE else None)
+        places: list[ByteSource]
+        match source:
+            case Source.IMPORT:
+                wrong = self.wrong_files.add
+                places = [ImportedSource(path, pin.sha256, interrupt, wrong) for path in self._local_files(pin)]
+            case Source.HUGGINGFACE:
+                places = [WebSource(source, policy.effective_source(pin.download_source), web)]
+            case Source.IPFS:
+                cid = pin.ipfs_fallback_hash
+                places = [
+                    WebSource(source, f"{gateway.rstrip('/')}/ipfs/{cid}", web, revision=cid, has_facts=False)
+                    for gateway in self._settings.ipfs_gateways
+                ]
+        return places, web
+
+    def _local_files(self, pin: ModelPin) -> list[Path]:
+        """Return the regular files of the pinned name that are not known to be wrong."""
+        found: list[Path] = []
+        if self._settings.import_dir is not None:
+            candidate = self._settings.import_dir.expanduser() / pin.file_name
+            identity = identity_of(candidate)
+            if identity is not None and not self.wrong_files.has(candidate, identity):
+                found.append(candidate)
+        if self._settings.store_kind == "host":
+            candidate = self._settings.store_root / pin.file_name
+            identity = identity_of(candidate, follow=False)
+            if identity is not None and not self.wrong_files.has(candidate, identity):
+                found.append(candidate)
+        return found

@@ -1,0 +1,49 @@
+"""The HTTP server in a thread of its own, so that signals belong to the main thread alone."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import uvicorn
+from fastapi import FastAPI
+
+from shared.errors import ConfigurationError
+from shared.settings import ListenAddress
+
+_GRACE_SECONDS = 2
+
+
+class ApiServer:
+    """Binds at once (raises ConfigurationError when it cannot), serves after `start`, ends with `stop`."""
+
+    def __init__(self, app: FastAPI, listen: ListenAddress) -> None:
+        try:
+            family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+            self._socket = socket.create_server((listen.host, listen.port), family=family, backlog=128)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {listen.host}:{listen.port}: {error.strerror or error}", next_step="set R3MES_LISTEN"
+            ) from error
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS, server_header=False
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name="api", daemon=True
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that was bound."""
+        return int(self._socket.getsockname()[1])
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop answering; open event streams get a moment to end."""
+        self._server.should_exit = True
+        self._thread.join(_GRACE_SECONDS + 1)
+        self._socket.close()

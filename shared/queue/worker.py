@@ -106,17 +106,18 @@ class VerifyWorker(SimpleWorker):
 
     def _sweep_abandoned(self, key: str) -> None:
         """Drop the entries of dead workers and let their jobs expire; the reconciler has long enqueued others."""
-        abandoned = [
-            as_ascii(entry) for entry in cast("list[bytes]", self.connection.zrangebyscore(key, 0, time.time()))
-        ]
+        now = time.time()
+        abandoned = cast("list[bytes]", self.connection.zrangebyscore(key, 0, now))
         if not abandoned:
             return
         log.info("jobs of a worker that died", jobs=len(abandoned))
         with self.connection.pipeline() as pipeline:
+            pipeline.zremrangebyscore(key, 0, now)
             for entry in abandoned:
-                pipeline.zrem(key, entry)
-                with suppress(JobRefusedError):
-                    pipeline.expire(VerifyJob.key_for(match_id(entry.partition(":")[0]).string), FAILURE_SECONDS)
+                job_id = as_ascii(entry).partition(":")[0]
+                with suppress(JobRefusedError):  # an entry that names no job of ours
+                    match_id(job_id)
+                    pipeline.expire(VerifyJob.key_for(job_id), FAILURE_SECONDS)
             pipeline.execute()
 
     def _renew(self, job: Job, execution: Execution, done: threading.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from http import HTTPStatus
 
@@ -17,6 +18,7 @@ from shared.states import ModelStatus
 CONNECT_SECONDS = 3.0
 SILENT_SECONDS = 20.0  # then connect anew: the stream's first event is the present state
 AGAIN_SECONDS = 0.2
+UNKNOWN_SECONDS = 10.0
 _STATUS = TypeAdapter(ModelStatus)
 
 
@@ -31,17 +33,22 @@ def parse_status(data: str) -> ModelStatus | None:
 def statuses(base_url: str, digest: str, cancelled: threading.Event, *, api_key: str | None) -> Iterator[ModelStatus]:
     """Yield the model's status now and at every change, until `cancelled` is set.
 
-    A downloader that is not up yet, or is started again, is waited for. Raises UsageError when it refuses the request.
+    A downloader that is not up yet, or is started again, is waited for. Raises UsageError when it refuses the request
+    for UNKNOWN_SECONDS: one that has just started knows no model before its first turn.
     """
     url = f"{base_url}/api/v1/models/{digest}/events"
+    refused_since: float | None = None
     with session(api_key) as client:
         while not cancelled.is_set():
             try:
                 with client.get(url, stream=True, timeout=(CONNECT_SECONDS, SILENT_SECONDS)) as response:
                     if response.status_code == HTTPStatus.OK:
+                        refused_since = None
                         yield from _parsed(response, cancelled)
                     elif response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-                        raise UsageError(f"the downloader refuses {url}: {error_message(response)}")
+                        refused_since = refused_since or time.monotonic()
+                        if time.monotonic() - refused_since > UNKNOWN_SECONDS:
+                            raise UsageError(f"the downloader refuses {url}: {error_message(response)}")
             except requests.RequestException:
                 pass  # it went away, or is silent: again
             cancelled.wait(AGAIN_SECONDS)

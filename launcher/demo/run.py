@@ -89,7 +89,7 @@ class _Demo:
         common = common_environment(user, wiring)
         pin = find_pin(accept(common), origin.content.sha256, model_file)
         origin.serve_as(Path(urlsplit(pin.download_source).path).name)
-        question = Question(self._options.prompt, pin.model_name, self._options.max_tokens)
+        question = Question(self._options.prompt, pin.model_name, self._options.max_tokens, temperature=0.0)
         scene = Scene(pin, origin.content.size, self._places, wiring, question, api_key, lambda: origin.bytes_served)
         self._start_services(scene, common)
         self._story = _StoryThread(scene, self._display)

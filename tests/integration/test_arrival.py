@@ -193,7 +193,8 @@ def test_wrong_bytes_end_it_after_the_source_s_last_try(theatre: Theatre, capsys
     assert "holds nothing" in said
 
 
-def test_a_refusal_of_the_downloader_is_not_waited_out(theatre: Theatre) -> None:
+def test_a_lasting_refusal_of_the_downloader_is_an_error(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.demo.follow.UNKNOWN_SECONDS", 0.3)
     with pytest.raises(UsageError, match="no such model"):
         theatre.arrival(ScriptedDownloader(code=404)).watch()
 

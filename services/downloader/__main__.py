@@ -66,7 +66,7 @@ def main() -> int:
 def run(settings: DownloaderSettings, environ: Mapping[str, str]) -> int:
     """Serve until a signal comes; raises R3mesError when the start cannot succeed."""
     os.umask(UMASK)
-    prometheus_client.disable_created_metrics()
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's own omission
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # starting and stopping is told by ourselves
     stop = threading.Event()
     crashes: list[BaseException] = []
@@ -85,6 +85,7 @@ def run(settings: DownloaderSettings, environ: Mapping[str, str]) -> int:
         stop=stop,
     )
     server = ApiServer(build_api(service, secret_values(settings.api_keys)), settings.listen)
+    controller.show()  # so that nobody is told that a pinned model is unknown
     server.start()
     controller.courier.start(controller.wake.set)
     log.info("downloader started", store=str(layout.root), node=settings.node, port=server.port)

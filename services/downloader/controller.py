@@ -116,6 +116,7 @@ class Controller:
         with self._showing:
             looks = [self._look(pin) for pin in desired_pins(self.watch.current)]
             statuses = [self._status(look) for look in looks]
+            self._tell(statuses)
             self.board.show(statuses)
             for status in statuses:
                 self.metrics.show(status)
@@ -133,6 +134,19 @@ class Controller:
                 self.show()
             if not verifying <= self._in_state(ModelState.VERIFYING):
                 return  # a verdict is on the disk, whether Redis told of it or not
+
+    def _tell(self, statuses: list[ModelStatus]) -> None:
+        """Log each change of state."""
+        for status in statuses:
+            before = self.board.status(status.sha256)
+            if before is None or (before.state, before.reason) != (status.state, status.reason):
+                log.info(
+                    "model state",
+                    model=status.model_name,
+                    state=status.state,
+                    reason=status.reason,
+                    message=status.message,
+                )
 
     def _in_state(self, state: ModelState) -> frozenset[str]:
         return frozenset(status.sha256 for status in self.board.statuses() if status.state is state)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from services.downloader.board import Board
+from services.downloader.limits import VERDICT_SECONDS
 from shared.hints import RedisHints
 from shared.queue import VerifyQueue
 from shared.redis_link import RedisAwayError, RedisLink
@@ -116,15 +117,26 @@ class Courier:
         with self._lock:
             to_ask = tuple(self._to_ask)
         for digest in to_ask:
-            if self._queue.enqueue(digest):
-                log.info("verification enqueued", sha256=digest)
-            with self._lock:
-                self._to_ask.pop(digest, None)
+            if self._enqueue(digest):
+                with self._lock:
+                    self._to_ask.pop(digest, None)
         self._publish()
         self._read_hints()
         if time.monotonic() - self._counted_at >= _COUNT_SECONDS:
             self._counts = self._queue.counts()
             self._counted_at = time.monotonic()
+
+    def _enqueue(self, digest: str) -> bool:
+        """Enqueue a verification; tell whether the question is dealt with. Raises RedisAwayError."""
+        status = self._board.status(digest)
+        if status is not None and status.state is ModelState.VERIFIED:
+            return True
+        if self._queue.enqueue(digest):
+            log.info("verification enqueued", sha256=digest)
+            return True
+        # A job for earlier bytes may be ending just now: ask again at each tick, as long as the question is fresh.
+        with self._lock:
+            return time.time() - self._asked[digest].at >= VERDICT_SECONDS
 
     def _publish(self) -> None:
         now = time.monotonic()

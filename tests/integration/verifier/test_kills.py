@@ -103,7 +103,8 @@ def test_killed_before_any_change_a_renamed_model_ends_under_its_new_name(tmp_pa
         deaths += 1
         assert store.wrong_verified_files() == []
         assert verify_once(store.layout, DIGEST) is Outcome.ALREADY_VERIFIED
-        assert store.verified_names(DIGEST) == ["receipt.json", "renamed.gguf"]
+        models = [name for name in store.verified_names(DIGEST) if name.endswith(".gguf")]
+        assert models == ["renamed.gguf"]
         assert has_right_receipt(store.layout, DIGEST, "renamed.gguf") is not None
     assert deaths >= 4, "the changes of the disk were not seen"
 

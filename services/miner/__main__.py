@@ -82,6 +82,7 @@ async def _serve(keeper: Keeper, settings: MinerSettings, metrics: MinerMetrics,
         log_config=None,
         access_log=settings.debug,
         server_header=False,
+        lifespan="off",
         timeout_graceful_shutdown=CLOSE_SECONDS,
     )
     server = _Server(config)

@@ -19,7 +19,7 @@ from shared.version import __version__
 
 def build_app(keeper: Keeper, settings: MinerSettings, metrics: MinerMetrics) -> FastAPI:
     """Return the ASGI application of one miner."""
-    app = FastAPI(title="R3MES miner", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title="R3MES miner", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     errors.install(app, metrics)
     app.include_router(_status_routes(keeper, metrics))
     app.include_router(_model_routes(keeper, metrics))

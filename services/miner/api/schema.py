@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from services.miner.api.errors import invalid
 from services.miner.engine.messages import Sampling
@@ -19,7 +19,18 @@ MAX_MESSAGES = 4_096
 MAX_TOKEN_ID = 2**31 - 1
 COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
 
-Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+
+def _whole(text: str) -> str:
+    """Refuse half of a surrogate pair, which JSON can write and no text can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half of a surrogate pair at character {error.start}") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+Stop = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 
 
@@ -44,7 +55,7 @@ class GenerationRequest(Lenient):
         "response_format": ({"type": "text"},),
     }
 
-    model: str
+    model: Text
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -116,14 +127,14 @@ class ContentPart(Lenient):
     """One part of a message; text alone."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ChatMessage(Lenient):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[ContentPart] | None
+    content: Text | list[ContentPart] | None
 
     def plain(self) -> dict[str, str]:
         """Return role and text, as templates want them."""
@@ -167,7 +178,7 @@ class CompletionRequest(GenerationRequest):
         "suffix": ("",),
     }
 
-    prompt: str | list[TokenId] | list[str]
+    prompt: Text | list[TokenId] | list[Text]
 
     best_of: Any = None
     echo: Any = None

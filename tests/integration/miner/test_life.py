@@ -1,0 +1,270 @@
+"""From a pin to a load, and what makes a miner stop: trust, wrong bytes, quarantine, signals, a dead engine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import psutil
+import pytest
+import requests
+
+from shared.store.records import StatIdentity
+from tests.integration.miner.stand import (
+    MODEL_NAME,
+    SHA256,
+    Miner,
+    Store,
+    events,
+    genesis_entry,
+    model_file,
+)
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+LONG = {"max_tokens": 3000, "ignore_eos": True}
+
+
+def test_a_miner_lives_before_its_model_and_loads_it_when_it_is_verified(store: Store) -> None:
+    with Miner(store) as miner:
+        readiness = miner.wait_not_ready("not verified yet")
+        assert readiness["model"] == MODEL_NAME
+        assert miner.get("/healthz").status_code == 200
+        assert miner.get("/v1/models").json()["data"] == []
+        response = miner.chat("x")
+        assert response.status_code == 503
+        assert int(response.headers["Retry-After"]) >= 1
+        assert "not verified yet" in response.json()["error"]["message"]
+        assert miner.chat("x", model="other").status_code == 404
+        store.put_model()
+        miner.wait_ready()
+        assert miner.chat("What is gravity?").status_code == 200
+        assert miner.metric("r3mes_miner_model_load_seconds_count") == 1
+
+
+def tampered() -> bytes:
+    content = bytearray(model_file().read_bytes())
+    content[-1000] ^= 1
+    return bytes(content)
+
+
+@pytest.mark.parametrize("receipt", ["none", "of the right file", "forged to the last field"])
+def test_wrong_bytes_are_never_loaded_whatever_the_receipt_says(store: Store, receipt: str) -> None:
+    path = store.put_model(tampered(), receipt=False)
+    if receipt == "of the right file":
+        store.write_receipt(StatIdentity.of(model_file().stat()))
+    elif receipt == "forged to the last field":
+        store.write_receipt(StatIdentity.of(path.stat()))
+    with Miner(store, {"R3MES_MINER_REHASH": "always"} if "forged" in receipt else {}) as miner:
+        miner.wait_not_ready(f"the genesis pins {SHA256}")
+        assert miner.chat("x").status_code == 503
+        assert miner.engines() == []
+        with path.open("rb") as file:
+            assert len(file.read(4)) == 4  # the miner leaves it to the verifier
+        store.layout.receipt(SHA256).unlink(missing_ok=True)
+        path.unlink()
+        store.put_model()
+        miner.wait_ready()
+
+
+def test_a_right_file_without_a_receipt_is_hashed_and_served(store: Store) -> None:
+    store.put_model(receipt=False)
+    with Miner(store) as miner:
+        miner.wait_ready()
+        assert '"rehashed": true' in miner.log.read_text()
+        assert not store.layout.receipt(SHA256).exists()
+
+
+def test_a_link_in_the_place_of_the_file_is_not_followed(store: Store) -> None:
+    path = store.put_model(receipt=False)
+    path.rename(path.with_suffix(".moved"))
+    path.symlink_to(path.with_suffix(".moved"))
+    with Miner(store) as miner:
+        miner.wait_not_ready("not verified yet")
+
+
+def test_a_file_whose_structure_lies_is_refused_with_the_place(store: Store) -> None:
+    content = model_file().read_bytes()[:-4096]
+    digest = hashlib.sha256(content).hexdigest()
+    store.pin(genesis_entry(verification_sha256=digest))
+    store.put_model(content, digest=digest)
+    with Miner(store) as miner:
+        miner.wait_not_ready("not a sound GGUF file: tensor data")
+        assert miner.engines() == []
+
+
+def test_a_quarantined_file_stops_the_service_until_a_right_one_is_there(store: Store) -> None:
+    store.put_model()
+    with Miner(store) as miner:
+        miner.wait_ready()
+        store.quarantine()
+        assert miner.chat("x").status_code == 503
+        miner.wait_not_ready("not verified yet", timeout=10)
+        wait_until(lambda: miner.engines() == [], 10, "the engine is gone")
+        assert miner.metric("r3mes_miner_engine_restarts_total") == 0
+        store.put_model()
+        miner.wait_ready()
+        assert miner.chat("What is gravity?").status_code == 200
+
+
+def test_a_file_that_is_changed_in_place_is_not_served_any_more(store: Store) -> None:
+    path = store.put_model()
+    with Miner(store) as miner:
+        miner.wait_ready()
+        path.chmod(0o644)
+        with path.open("r+b") as file:
+            file.seek(-1000, os.SEEK_END)
+            file.write(b"changed")
+        miner.wait_not_ready(f"the genesis pins {SHA256}")
+
+
+def test_a_killed_engine_costs_its_requests_an_error_and_is_started_again(store: Store) -> None:
+    store.put_model()
+    with Miner(store) as miner, ThreadPoolExecutor(2) as pool:
+        miner.wait_ready()
+        whole = pool.submit(miner.chat, "Tell me a story.", **LONG)
+        streamed = miner.chat("Tell me a story.", stream=True, **LONG)
+        wait_until(lambda: miner.metric("r3mes_miner_requests_running") == 2, 30, "both run")
+        (engine,) = miner.engines()
+        engine.kill()
+        assert "error" in events(streamed)[-1]
+        response = whole.result()
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "service_unavailable"
+        assert "Retry-After" in response.headers
+        wait_until(lambda: miner.metric("r3mes_miner_engine_restarts_total") == 1, 30, "the restart is counted")
+        miner.wait_ready()
+        assert miner.chat("What is gravity?").status_code == 200
+        assert miner.metric("r3mes_miner_requests_running") == 0
+
+
+def test_three_failed_loads_in_a_row_open_the_breaker_with_the_reason(store: Store) -> None:
+    store.put_model()
+    # A cache that cannot be had: llama.cpp refuses it each time.
+    with Miner(store, {"R3MES_KV_TYPE_V": "q4_0", "R3MES_FLASH_ATTN": "off"}) as miner:
+        readiness = miner.wait_not_ready("gave up after 3 failed loads")
+        assert "context" in readiness["reason"]
+        assert readiness["state"] == "failed"
+        assert miner.get("/healthz").status_code == 200
+
+
+def test_no_engine_outlives_a_killed_miner(store: Store) -> None:
+    store.put_model()
+    with Miner(store) as miner:
+        miner.wait_ready()
+        (engine,) = miner.engines()
+        with suppress(requests.RequestException), miner.chat("Tell me a story.", stream=True, **LONG):
+            os.kill(miner.pid, signal.SIGKILL)
+            engine.wait(5)
+        assert not psutil.pid_exists(engine.pid)
+
+
+def test_a_stopped_miner_answers_what_runs_takes_nothing_new_and_exits_0(store: Store) -> None:
+    store.put_model()
+    with Miner(store) as miner, ThreadPoolExecutor(1) as pool:
+        miner.wait_ready()
+        (engine,) = miner.engines()
+        running = pool.submit(miner.chat, "What is gravity?", max_tokens=150, ignore_eos=True)
+        wait_until(lambda: miner.metric("r3mes_miner_requests_running") == 1, 30, "the request runs")
+        miner.terminate()
+        miner.wait_not_ready("stopping", timeout=5)
+        assert miner.chat("x").status_code == 503
+        assert running.result().json()["usage"]["completion_tokens"] == 150
+        assert miner.exit_code() == 0
+        assert not psutil.pid_exists(engine.pid)
+
+
+def test_the_drain_ends_after_its_time_and_at_a_second_signal(store: Store) -> None:
+    store.put_model()
+    for seconds, signals in (("0.5", 1), ("60", 2)):
+        with Miner(store, {"R3MES_DRAIN_SECONDS": seconds}) as miner:
+            miner.wait_ready()
+            streamed = miner.chat("Tell me a story.", stream=True, **LONG)
+            miner.terminate()
+            if signals > 1:
+                miner.wait_not_ready("stopping", timeout=5)
+                miner.terminate()
+            assert "error" in events(streamed)[-1]
+            assert miner.exit_code(20) == 0
+
+
+def test_a_miner_without_a_model_stops_at_once(store: Store) -> None:
+    with Miner(store) as miner:
+        miner.wait_not_ready("not verified yet")
+        miner.terminate()
+        assert miner.exit_code(10) == 0
+
+
+def test_a_newly_accepted_genesis_swaps_when_its_model_is_verified(store: Store) -> None:
+    store.put_model()
+    with Miner(store) as miner:
+        miner.wait_ready()
+        # The same weights under another digest: one more byte at the end of the file.
+        content = model_file().read_bytes() + b"\0"
+        digest = hashlib.sha256(content).hexdigest()
+        store.pin(genesis_entry(model_name="Next", file_name="next.gguf", verification_sha256=digest))
+        store.accept()
+        genesis = hashlib.sha256(store.genesis.read_bytes()).hexdigest()
+        wait_until(lambda: miner.metric("r3mes_genesis_info", sha256=genesis) == 1, 10, "the genesis is noticed")
+        assert miner.chat("What is gravity?").status_code == 200  # the old one serves until the new one is there
+        store.put_model(content, digest=digest, file_name="next.gguf")
+        wait_until(lambda: [m["id"] for m in miner.get("/v1/models").json()["data"]] == ["Next"], 60, "the swap")
+        miner.wait_ready()
+        assert miner.chat("What is gravity?", model="Next").status_code == 200
+        assert miner.chat("x").status_code == 404
+        assert miner.metric("r3mes_miner_engine_restarts_total") == 0
+
+
+def test_a_new_name_for_the_same_file_needs_no_load(store: Store) -> None:
+    store.put_model()
+    with Miner(store) as miner:
+        miner.wait_ready()
+        (engine,) = miner.engines()
+        store.pin(genesis_entry(model_name="Renamed"))
+        store.accept()
+        wait_until(lambda: [m["id"] for m in miner.get("/v1/models").json()["data"]] == ["Renamed"], 10, "the name")
+        assert miner.chat("What is gravity?", model="Renamed").status_code == 200
+        assert [other.pid for other in miner.engines()] == [engine.pid]
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"R3MES_MODEL": "no-such-model"}, "R3MES_MODEL"),
+        ({"R3MES_N_GPU_LAYERS": "10"}, "R3MES_N_GPU_LAYERS"),
+        ({"R3MES_ENGINE": "torch"}, "R3MES_ENGINE=torch"),
+        ({"R3MES_STORE_KIND": "container"}, "no genesis is accepted"),
+    ],
+)
+def test_a_setting_that_cannot_be_honoured_stops_the_start(
+    store: Store, environment: dict[str, str], words: str
+) -> None:
+    with Miner(store, environment) as miner:
+        assert miner.exit_code() == 78
+        assert words in miner.log.read_text()
+
+
+def test_an_address_in_use_stops_the_start(store: Store) -> None:
+    with Miner(store) as first:
+        first.wait_not_ready("not verified yet")
+        with Miner(store, {"R3MES_LISTEN": f"127.0.0.1:{first.port}"}) as second:
+            assert second.exit_code() == 78
+            assert "cannot listen" in second.log.read_text()
+
+
+def test_the_miner_writes_nothing_into_a_container_store(store: Store) -> None:
+    with Miner(store) as host:  # lays trust/ out
+        host.wait_not_ready("not verified yet")
+    (store.layout.root / "store.json").unlink()
+    store.put_model()
+    before = sorted((str(path), path.stat().st_mtime_ns) for path in store.layout.root.rglob("*"))
+    with Miner(store, {"R3MES_STORE_KIND": "container"}) as miner:
+        miner.wait_ready()
+        assert miner.chat("What is gravity?").status_code == 200
+        miner.terminate()
+        assert miner.exit_code() == 0
+    assert sorted((str(path), path.stat().st_mtime_ns) for path in store.layout.root.rglob("*")) == before

@@ -1,0 +1,245 @@
+"""A scripted origin on loopback: real HTTP that is right, or wrong in exactly the way that a test is about.
+
+Each path has a script, a function that answers one request. Every request is kept, with its headers and the body bytes
+that left; connections are counted, also those that never ask for anything. `Hold` stops an answer after so many bytes
+until the test lets it go, so that a test can act in the middle of a body without guessing times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+from urllib.parse import urlsplit
+
+_RANGE = re.compile(r"bytes=(\d+)-(\d+)")
+CHUNK = 64 * 1024
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Seen:
+    """One request: what was asked, and how many body bytes were sent."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    sent: int = 0
+
+    @property
+    def range(self) -> tuple[int, int] | None:
+        """The half-open range that was asked for."""
+        match = _RANGE.fullmatch(self.headers.get("range", ""))
+        return (int(match[1]), int(match[2]) + 1) if match else None
+
+
+class Answer:
+    """What a script writes to; `seen` is the request."""
+
+    def __init__(self, handler: BaseHTTPRequestHandler, seen: Seen, closing: threading.Event) -> None:
+        self._handler = handler
+        self.seen = seen
+        self.closing = closing
+
+    def head(self, status: int, headers: Mapping[str, object] | None = None) -> None:
+        """Send status and headers; a Content-Length that is not given ends the body with the connection."""
+        names = {name.lower() for name in headers or {}}
+        self._handler.send_response(status)
+        for name, value in (headers or {}).items():
+            self._handler.send_header(name, str(value))
+        if not names & {"content-length", "transfer-encoding"}:
+            self._handler.send_header("Connection", "close")
+            self._handler.close_connection = True
+        self._handler.end_headers()
+
+    def body(self, data: bytes) -> None:
+        """Send body bytes, unless it was a HEAD."""
+        if self.seen.method == "HEAD":
+            return
+        for start in range(0, len(data), CHUNK):
+            chunk = data[start : start + CHUNK]
+            self._handler.wfile.write(chunk)
+            self.seen.sent += len(chunk)
+
+    def cut(self) -> None:
+        """End the connection, whatever was promised."""
+        self._handler.wfile.flush()
+        self._handler.close_connection = True
+
+
+Script = Callable[[Answer], None]
+
+
+@dataclass
+class Hold:
+    """Lets `after` bytes of all answers together through, then waits until `release()`."""
+
+    after: int
+    reached: threading.Event = field(default_factory=threading.Event)
+    _released: threading.Event = field(default_factory=threading.Event)
+
+    def release(self) -> None:
+        self._released.set()
+
+    def wait(self, closing: threading.Event) -> None:
+        self.reached.set()
+        while not self._released.wait(0.02) and not closing.is_set():
+            pass
+
+
+class ScriptedOrigin:
+    """Serves scripts by path on 127.0.0.1; unknown paths are 404."""
+
+    def __init__(self) -> None:
+        self.scripts: dict[str, Script] = {}
+        self.requests: list[Seen] = []
+        self.connections = 0
+        self._closing = threading.Event()
+        handler = type("Handler", (_Handler,), {"origin": self})
+        self._server = _Server(("127.0.0.1", 0), handler)
+        self._server.origin = self
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def host(self) -> str:
+        """`host:port`, for R3MES_ALLOW_HTTP_SOURCES."""
+        return f"127.0.0.1:{self.port}"
+
+    def asked(self, path: str, method: str = "GET") -> list[Seen]:
+        """Return the requests for a path, in order."""
+        return [seen for seen in self.requests if seen.path == path and seen.method == method]
+
+    def sent(self, path: str | None = None) -> int:
+        """Count the body bytes that left, of one path or of all."""
+        return sum(seen.sent for seen in self.requests if path in {None, seen.path})
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    origin: ScriptedOrigin
+
+    def process_request(self, request: object, client_address: object) -> None:
+        self.origin.connections += 1
+        super().process_request(request, client_address)  # type: ignore[arg-type]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that leaves in the middle is part of many tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    origin: ScriptedOrigin
+    protocol_version = "HTTP/1.1"
+    timeout = 30
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        seen = Seen(self.command, path, {name.lower(): value for name, value in self.headers.items()})
+        self.origin.requests.append(seen)
+        script = self.origin.scripts.get(path, status(404))
+        script(Answer(self, seen, self.origin._closing))
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def status(code: int, headers: Mapping[str, object] | None = None, body: bytes = b"") -> Script:
+    """Answer with a status and a small body."""
+
+    def script(answer: Answer) -> None:
+        answer.head(code, {"Content-Length": len(body), **(headers or {})})
+        answer.body(body)
+
+    return script
+
+
+def redirect(to: str, headers: Mapping[str, object] | None = None, code: int = 302) -> Script:
+    """Lead on to another address."""
+    return status(code, {"Location": to, **(headers or {})})
+
+
+def linked(data: bytes, **changes: object) -> dict[str, object]:
+    """Return the headers with which Hugging Face tells of a file on its first answer."""
+    return {
+        "X-Linked-Etag": f'"{hashlib.sha256(data).hexdigest()}"',
+        "X-Linked-Size": len(data),
+        "X-Repo-Commit": COMMIT,
+        **changes,
+    }
+
+
+def ranged(data: bytes, *, hold: Hold | None = None, headers: Mapping[str, object] | None = None) -> Script:
+    """Serve `data` rightly, with Range; `hold` stops in the middle."""
+    count = _Counter()
+
+    def script(answer: Answer) -> None:
+        start, end = answer.seen.range or (0, len(data))
+        end = min(end, len(data))
+        extra = {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"} if answer.seen.range else {}
+        answer.head(206 if extra else 200, {"Content-Length": end - start, **extra, **(headers or {})})
+        _send(answer, data[start:end], hold, count)
+
+    return script
+
+
+def whole(data: bytes, *, hold: Hold | None = None, headers: Mapping[str, object] | None = None) -> Script:
+    """Ignore every Range: 200 and the whole file."""
+    count = _Counter()
+
+    def script(answer: Answer) -> None:
+        answer.head(200, {"Content-Length": len(data), **(headers or {})})
+        _send(answer, data, hold, count)
+
+    return script
+
+
+def in_turn(*scripts: Script) -> Script:
+    """Answer the first request by the first script, and so on; the last one stays."""
+    left = list(scripts)
+
+    def script(answer: Answer) -> None:
+        (left.pop(0) if len(left) > 1 else left[0])(answer)
+
+    return script
+
+
+@dataclass
+class _Counter:
+    sent: int = 0
+
+
+def _send(answer: Answer, data: bytes, hold: Hold | None, count: _Counter) -> None:
+    if answer.seen.method == "HEAD":
+        return
+    if hold is not None and count.sent < hold.after <= count.sent + len(data):
+        first = hold.after - count.sent
+        answer.body(data[:first])
+        count.sent = hold.after
+        hold.wait(answer.closing)
+        data = data[first:]
+    count.sent += len(data)
+    answer.body(data)

@@ -89,7 +89,7 @@ class RedisHints:
                     event = _parse_event(message)
                     if event is not None:
                         yield event
-            except RedisAwayError:
+            except (RedisAwayError, UnicodeDecodeError):  # away, or somebody published what is no text: begin anew
                 stop.wait(poll_seconds)
             finally:
                 _close_quietly(pubsub)

@@ -75,16 +75,17 @@ class RedisLink:
     def wait_until_up(self, stop: threading.Event) -> bool:
         """Wait with back-off until Redis answers; return False when `stop` was set first."""
         wait, said = FIRST_WAIT_SECONDS, False
-        while not self.is_up():
+        while not stop.is_set():
+            if self.is_up():
+                if said:
+                    log.info("Redis answers", redis=self.place)
+                return True
             if not said:
                 log.warning("waiting for Redis", redis=self.place)
                 said = True
-            if stop.wait(wait):
-                return False
+            stop.wait(wait)
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)
-        if said:
-            log.info("Redis answers", redis=self.place)
-        return True
+        return False
 
     def close(self) -> None:
         """Close both connection pools."""

@@ -139,7 +139,7 @@ def run_worker(link: RedisLink, node: str, stop: threading.Event, *, on_refused:
 
     The caller's signal handler sets `stop`. Jobs run in the calling thread.
     """
-    while link.wait_until_up(stop) and not stop.is_set():
+    while link.wait_until_up(stop):
         try:
             worker = build_worker(link, node, stop, on_refused=on_refused)
             with translated():

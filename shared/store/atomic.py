@@ -64,13 +64,15 @@ def read_hostile_bytes(path: Path | str, *, dir_fd: int | None = None, limit: in
         descriptor = os.open(path, HOSTILE_FLAGS, dir_fd=dir_fd)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return None
-            content = file.read(limit + 1)
-        except OSError:
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(limit + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
     return content if len(content) <= limit else None
 
 

@@ -28,6 +28,8 @@ _INT64 = 2**63 - 1
 
 Digest = Annotated[str, Field(pattern=f"^{DIGEST.pattern}$")]
 Count = Annotated[int, Field(ge=0, le=_INT64)]
+Inode = Annotated[int, Field(ge=0, lt=2**64)]  # overlays and network file systems use all 64 bits
+Nanoseconds = Annotated[int, Field(ge=-_INT64, le=_INT64)]  # of a clock that may stand before 1970
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=4096)]
 Name = Annotated[str, Field(max_length=255)]
@@ -69,7 +71,7 @@ class Journal(Record):
     sha256: Digest
     size: Annotated[int, Field(gt=0, le=_INT64)]
     generation: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    ino: Count
+    ino: Inode
     instance: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     source: Source
     url: Text
@@ -152,11 +154,11 @@ class RejectedRecord(Record):
 class StatIdentity(Record):
     """What tells one state of a file from another: any write or change of metadata changes it."""
 
-    dev: Count
-    ino: Count
+    dev: Inode
+    ino: Inode
     size: Count
-    mtime_ns: Count
-    ctime_ns: Count
+    mtime_ns: Nanoseconds
+    ctime_ns: Nanoseconds
 
     @classmethod
     def of(cls, status: os.stat_result) -> StatIdentity:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 import time
 
+from rich.filesize import decimal
+
 from launcher.demo.display import Display, short_path
 from launcher.demo.follow import command, statuses
 from launcher.demo.rejections import Rejections
@@ -105,7 +107,8 @@ class Arrival:
         if self.clock.was_there:
             self._display.say(f"already verified, nothing is downloaded: {where}")
         else:
-            self._display.say(f"verified, the digest is the one that the genesis pins: {where}")
+            fetched = decimal(self._scene.served_bytes())
+            self._display.say(f"{fetched} fetched and verified, the digest is the one that the genesis pins: {where}")
 
     def _tell_rejection(self, record: RejectedRecord) -> None:
         if record.reason != "mismatch":

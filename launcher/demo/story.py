@@ -92,7 +92,7 @@ class Story:
             ("file", short_path(scene.layout.verified_file(pin.sha256, pin.file_name))),
             ("size", f"{scene.size:,} bytes"),
             ("sha256", pin.sha256),
-            *stage_rows(self._arrival.clock, scene.size, scene.served_bytes(), load_seconds, times),
+            *stage_rows(self._arrival.clock, scene.served_bytes(), load_seconds, times),
             ("chat", f"{wiring.url('miner')}/v1/chat/completions"),
             ("status page", f"{wiring.url('downloader')}/"),
             ("metrics", ", ".join(f"{wiring.url(role)}/metrics" for role in wiring.ports)),

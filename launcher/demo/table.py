@@ -14,15 +14,15 @@ from launcher.demo.stages import StageClock
 Rows = list[tuple[str, str]]
 
 
-def stage_rows(clock: StageClock, size: int, served_bytes: int, load_seconds: float, times: AnswerTimes) -> Rows:
-    """Return what each stage took; `size` and `served_bytes` (by the origin) in bytes."""
+def stage_rows(clock: StageClock, served_bytes: int, load_seconds: float, times: AnswerTimes) -> Rows:
+    """Return what each stage took; `served_bytes` is what the origin sent."""
     downloaded, verified = clock.download_seconds, clock.verify_seconds
     rate = times.tokens_per_second
     if downloaded is None or clock.was_there:
         download = f"nothing ({decimal(served_bytes)} fetched): the verified file was there"
     else:
-        speed = f", {decimal(int(size / downloaded))}/s" if downloaded > 0 else ""
-        download = f"{downloaded:.1f} s{speed}"
+        speed = f" ({decimal(int(served_bytes / downloaded))}/s)" if downloaded > 0 else ""
+        download = f"{downloaded:.1f} s for {decimal(served_bytes)}{speed}"
     return [
         ("download", download),
         ("verify", "nothing: its receipt is right" if verified is None else f"{verified:.1f} s after the last byte"),

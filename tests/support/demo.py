@@ -145,17 +145,16 @@ class Demo:
 
 
 def _processes_of(home: Path) -> list[psutil.Process]:
-    """Return the processes of this user that know this home."""
-    marker = f"{home}/"
+    """Return the processes that know this home: from their command line, their environment, or as where they are."""
     found = []
     for process in psutil.process_iter():
         try:
             if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            words = [*process.cmdline(), *process.environ().values()]
+            words = [*process.cmdline(), *process.environ().values(), process.cwd()]
         except psutil.Error:
             continue
-        if any(marker in word for word in words):
+        if any(word == str(home) or f"{home}/" in word for word in words):
             found.append(process)
     return found
 

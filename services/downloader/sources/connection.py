@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
@@ -74,7 +75,7 @@ class Gate:
 def _resolve(connection: HTTPConnection, host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:
+    except (OSError, ValueError) as error:
         reason = error if isinstance(error, socket.gaierror) else socket.gaierror(str(error))
         raise NameResolutionError(host, connection, reason) from error
     return [(entry[0], entry[4]) for entry in found]
@@ -143,10 +144,18 @@ def _awaited(gate: Gate, connection: HTTPConnection, getresponse: Callable[[], H
     return response
 
 
+class _Session(requests.Session):
+    """Redirects are ours to judge: left to itself, the library reads the whole body of one, however long."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - the base class's signature
+        return None
+
+
 def checked_session(gate: Gate) -> requests.Session:
-    """Return a session that reads no netrc and connects to checked addresses only."""
-    session = requests.Session()
+    """Return a session that reads no netrc, keeps no cookies and connects to checked addresses only."""
+    session = _Session()
     session.trust_env = False
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     adapter = CheckedAdapter(gate)
     session.mount("http://", adapter)
     session.mount("https://", adapter)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urldefrag, urljoin, urlsplit
 
 import requests
 import urllib3.exceptions
@@ -102,7 +102,7 @@ class Web:
         except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
             self.gate.interrupt.check()
             raise TransientSourceError(f"{host} does not answer in time") from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             self.gate.interrupt.check()
             raise TransientSourceError(f"{host}: {_innermost(error)}") from error
 
@@ -127,7 +127,7 @@ class WebSource(ByteSource):
             head = self._head(url)
             refuse_failure(head)
             facts = facts_of(head.headers)
-            onward = urljoin(url, head.headers["Location"]) if _leads_on(head) else None
+            onward = _onward(url, head) if _leads_on(head) else None
             if facts.sha256 or facts.size is not None or onward is None or origin_of(onward) != origin_of(url):
                 return facts
             url = onward
@@ -172,9 +172,7 @@ class WebSource(ByteSource):
             if not _leads_on(head):
                 return response, url != self.url
             response.close()
-            url = urljoin(url, head.headers["Location"])
-            if urlsplit(url).scheme not in {"http", "https"}:
-                raise PermanentSourceError(f"it redirects to {url[:60]!r}")
+            url = _onward(url, head)
         self._location = None
         raise PermanentSourceError(f"more than {self._web.limits.redirects} redirects")
 
@@ -193,6 +191,20 @@ def _head(response: requests.Response, *, redirected: bool = False) -> Head:
 
 def _leads_on(head: Head) -> bool:
     return head.status in REDIRECTS and "Location" in head.headers
+
+
+def _onward(url: str, head: Head) -> str:
+    """Return where a redirect leads; raises PermanentSourceError for what is no http(s) address of a host alone."""
+    location = head.headers["Location"].encode("latin-1", errors="replace").decode("utf-8", errors="replace")
+    try:
+        target = urldefrag(urljoin(url, location)).url
+        parts = urlsplit(target)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.username is None and parts.port != 0
+    except ValueError:
+        usable, target = False, location
+    if not usable:
+        raise PermanentSourceError(f"it redirects to {target[:60]!r}")
+    return target
 
 
 def _innermost(error: BaseException) -> str:

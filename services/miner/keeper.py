@@ -129,6 +129,7 @@ class Keeper:
             await self.served.client.idle.wait()
 
     async def _turn(self) -> None:
+        self._poll_trust()
         file = self._file()
         try:
             checked = await self._next_checked()

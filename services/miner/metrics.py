@@ -28,6 +28,13 @@ class Endpoint(StrEnum):
     EMBEDDINGS = "embeddings"
 
 
+ROUTES = {
+    "/v1/chat/completions": Endpoint.CHAT,
+    "/v1/completions": Endpoint.COMPLETIONS,
+    "/v1/embeddings": Endpoint.EMBEDDINGS,
+}
+
+
 class Outcome(StrEnum):
     """How a request ended."""
 
@@ -113,6 +120,11 @@ class MinerMetrics:
         self._requests.labels(endpoint, outcome).inc()
         if seconds is not None:
             self._latency.observe(seconds)
+
+    def refused(self, path: str, outcome: Outcome) -> None:
+        """Count a request that was refused before its endpoint saw it; other paths than the endpoints' are not."""
+        if path in ROUTES:
+            self.ended(ROUTES[path], outcome, None)
 
     def restarted(self) -> None:
         """Count an engine that is started because one had died."""

@@ -73,7 +73,7 @@ class Admission:
             max_tokens=room if wanted is None else min(wanted, room),
             stop=request.stops,
             sampling=sampling,
-            ignore_end=request.ignore_eos,
+            ignore_end=bool(request.ignore_eos),
         )
 
     def _require_fit(self, served: ServedModel, prompt: list[int]) -> int:

@@ -24,7 +24,7 @@ def build_app(keeper: Keeper, settings: MinerSettings, metrics: MinerMetrics) ->
     app.include_router(_status_routes(keeper, metrics))
     app.include_router(_model_routes(keeper, metrics))
     app.include_router(Completions(Admission(keeper, settings), settings, metrics).router())
-    app.add_middleware(Guard, keys=settings.keys, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(Guard, keys=settings.keys, max_body_bytes=settings.max_body_bytes, metrics=metrics)
     return app
 
 

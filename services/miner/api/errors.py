@@ -10,16 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from services.miner.metrics import Endpoint, MinerMetrics, Outcome
+from services.miner.metrics import MinerMetrics, Outcome
 
 RETRY_SOON_SECONDS = 1
 RETRY_LOAD_SECONDS = 5
 
-ENDPOINTS = {
-    "/v1/chat/completions": Endpoint.CHAT,
-    "/v1/completions": Endpoint.COMPLETIONS,
-    "/v1/embeddings": Endpoint.EMBEDDINGS,
-}
 OUTCOMES = {
     401: Outcome.UNAUTHORIZED,
     429: Outcome.BUSY,
@@ -80,17 +75,23 @@ def unavailable(message: str, retry_after: int = RETRY_LOAD_SECONDS) -> ApiError
 
 
 def install(app: FastAPI, metrics: MinerMetrics) -> None:
-    """Override the framework's own answers; a body that reaches no endpoint is counted here."""
+    """Override the framework's own answers; what they refuse reached no endpoint and is counted here."""
 
     def on_validation_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)  # noqa: S101  (registered for this class alone)
-        if request.url.path in ENDPOINTS:
-            metrics.ended(ENDPOINTS[request.url.path], Outcome.INVALID, None)
+        metrics.refused(request.url.path, Outcome.INVALID)
+        if "json" not in request.headers.get("content-type", ""):
+            return invalid("the body must be JSON, sent with Content-Type: application/json").response()
         return describe_validation(error.errors()[0]).response()
+
+    def on_http_exception(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)  # noqa: S101  (registered for this class alone)
+        metrics.refused(request.url.path, Outcome.INVALID)
+        return _describe_http(request, error).response()
 
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
-    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(Exception, _on_crash)
 
 
@@ -109,16 +110,15 @@ def describe_validation(first: Mapping[str, Any]) -> ApiError:
     return invalid(f"{param or 'the body'}: {message}", param)
 
 
-async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)  # noqa: S101  (registered for this class alone)
+def _describe_http(request: Request, error: HTTPException) -> ApiError:
     what = f"{request.method} {request.url.path}"
     match error.status_code:
         case 404:
-            return ApiError(404, f"unknown request URL: {what}", code="unknown_url").response()
+            return ApiError(404, f"unknown request URL: {what}", code="unknown_url")
         case 405:
-            return ApiError(405, f"not allowed here: {what}", code="method_not_allowed").response()
+            return ApiError(405, f"not allowed here: {what}", code="method_not_allowed")
         case status:
-            return ApiError(status, str(error.detail)).response()
+            return ApiError(status, str(error.detail))
 
 
 async def _on_crash(_request: Request, _error: Exception) -> JSONResponse:

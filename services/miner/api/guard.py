@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.miner.api.errors import ApiError
+from services.miner.metrics import MinerMetrics
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -32,8 +33,9 @@ def is_authorised(header: str | None, keys: tuple[str, ...]) -> bool:
 class Guard:
     """Wraps the application."""
 
-    def __init__(self, app: ASGIApp, *, keys: tuple[str, ...], max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, keys: tuple[str, ...], max_body_bytes: int, metrics: MinerMetrics) -> None:
         self._app = app
+        self._metrics = metrics
         self._keys = keys
         self._max_body_bytes = max_body_bytes
 
@@ -46,6 +48,7 @@ class Guard:
         send = _with_request_id(send, headers.get("x-request-id"))
         refusal = self._refusal(scope["path"], headers)
         if refusal is not None:
+            self._metrics.refused(scope["path"], refusal.outcome)
             await refusal.response()(scope, receive, send)
             return
         await self._app(scope, self._counted(receive), send)

@@ -43,7 +43,7 @@ class Lenient(BaseModel):
 class StreamOptions(Lenient):
     """How a stream ends."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class GenerationRequest(Lenient):
@@ -71,7 +71,7 @@ class GenerationRequest(Lenient):
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    ignore_eos: bool = False
+    ignore_eos: bool | None = None
 
     n: Any = None
     grammar: Any = None
@@ -95,7 +95,7 @@ class GenerationRequest(Lenient):
     @property
     def include_usage(self) -> bool:
         """Whether a stream ends with a chunk of usage numbers."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def refuse_unsupported(self) -> None:
         """Raise ApiError for a field that this version cannot honour."""

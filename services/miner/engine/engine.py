@@ -89,7 +89,7 @@ class Engine:
         return outputs
 
     def _make_room(self) -> list[Output]:
-        slot = self._scheduler.preempt_newest()
+        slot = self._scheduler.overflowed()
         if slot is not None:
             self._backend.drop(slot)
             return []

@@ -126,6 +126,7 @@ def _context_parameters(load: Load) -> ctypes.Structure:
     parameters.n_batch = load.batch_tokens
     parameters.n_ubatch = load.batch_tokens
     parameters.n_seq_max = load.sequences
+    parameters.n_outputs_max = load.sequences  # a step samples once a sequence; the logits buffer is that many rows
     parameters.n_threads = parameters.n_threads_batch = load.threads
     parameters.flash_attn_type = load.flash_attention
     parameters.type_k, parameters.type_v = load.type_k, load.type_v

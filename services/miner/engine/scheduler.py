@@ -7,7 +7,7 @@ Invariants, whatever is added, removed or preempted at whatever step:
 - the oldest running sequence is never preempted, so every sequence ends.
 
 One step: `schedule()` → the caller drops `plan.dropped` from the cache and decodes `plan.slices` → `executed(plan)` →
-the caller appends sampled tokens and `remove()`s what ended. Where the cache has no room after all: `preempt_newest()`.
+the caller appends sampled tokens and `remove()`s what ended. Where the cache has no room after all: `overflowed()`.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ class Scheduler:
         self.preemptions = 0
         self._free_slots = list(range(limits.sequences - 1, -1, -1))
         self._admissions = 0
+        self._ceiling = limits.cells  # lower after an overflow, until a sequence ends
         self._last_served = 0  # `order` of the prompt that had the last turn
 
     @property
@@ -103,11 +104,21 @@ class Scheduler:
 
     def remove(self, sequence: Sequence) -> int | None:
         """Forget a sequence that ended or was cancelled; return the slot that the caller must drop, if it had one."""
+        self._ceiling = self.limits.cells
         if sequence.slot is None:
             self.waiting.remove(sequence)
             return None
         self.running.remove(sequence)
         return self._free(sequence)
+
+    def overflowed(self) -> int | None:
+        """Take note that the cache had no room for the last plan; return the slot that was given up for the others.
+
+        None when one sequence runs alone: it can never go on. Until one ends, the others together hold less than now,
+        so that they do not push each other out in turns.
+        """
+        self._ceiling = max(self.cells_used - 1, 1)
+        return self.preempt_newest()
 
     def preempt_newest(self) -> int | None:
         """Put the newest running sequence back to the front of the queue; return its slot, None if it runs alone."""
@@ -123,7 +134,7 @@ class Scheduler:
     def schedule(self) -> Plan:
         """Decide the next step. Admits nobody in a step that had to preempt."""
         dropped = []
-        while self.cells_used > self.limits.cells and (slot := self.preempt_newest()) is not None:
+        while self.cells_used > self._ceiling and (slot := self.preempt_newest()) is not None:
             dropped.append(slot)
         started = () if dropped else self._admit()
         decoding = [Slice(sequence, sequence.computed, 1) for sequence in self.running if sequence.pending == 1]
@@ -151,7 +162,7 @@ class Scheduler:
         return tuple(started)
 
     def _next_that_fits(self) -> Sequence | None:
-        room = self.limits.cells - self.cells_used
+        room = (self._ceiling if self.running else self.limits.cells) - self.cells_used
         for candidate in islice(self.waiting, LOOK_AHEAD):
             wanted = min(len(candidate.tokens) + HEADROOM, candidate.limit)
             if wanted <= room:

@@ -73,6 +73,12 @@ def test_a_body_that_is_no_request_is_refused(miner: Miner, body: bytes) -> None
     assert miner.get("/healthz").status_code == 200
 
 
+def test_a_body_that_is_not_called_json_is_told_how(miner: Miner) -> None:
+    response = requests.post(miner.url + CHAT, data='{"model": "x"}', timeout=30)
+    assert response.status_code == 400
+    assert "Content-Type: application/json" in error_of(response)["message"]
+
+
 def test_half_a_surrogate_in_a_message_is_refused_and_kills_nothing(miner: Miner) -> None:
     body = b'{"model": "%s", "messages": [{"role": "user", "content": "\\ud800"}]}' % MODEL_NAME.encode()
     response = requests.post(miner.url + CHAT, data=body, headers={"Content-Type": "application/json"}, timeout=30)
@@ -177,6 +183,9 @@ def test_keys_guard_the_api_and_nothing_else(store: Store) -> None:
         miner.wait_ready()
         assert miner.get("/healthz").status_code == 200
         assert "first-key" not in miner.get("/metrics").text
+        refused = miner.metric("r3mes_miner_requests_total", endpoint="chat", outcome="unauthorized")
+        assert miner.chat("x").status_code == 401
+        assert miner.metric("r3mes_miner_requests_total", endpoint="chat", outcome="unauthorized") == refused + 1
         for header in (None, "Bearer wrong", "Basic first-key", "Bearer", "first-key", "Bearer first-key second-key"):
             response = miner.get("/v1/models", headers={} if header is None else {"Authorization": header})
             assert response.status_code == 401, header

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import Depends, FastAPI, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
@@ -123,8 +123,10 @@ def _add_events(app: FastAPI, service: Service) -> None:
 
 def _add_verbs(app: FastAPI, obey: Callable[[str, Verb], ModelStatus | None], guard: PostGuard) -> None:
     def add(verb: Verb) -> None:
-        @app.post(f"/api/v1/models/{{digest}}/{verb}", status_code=HTTPStatus.ACCEPTED, name=verb)
-        def word(digest: str, _: Annotated[None, Depends(guard)]) -> dict[str, Any]:
+        path = f"/api/v1/models/{{digest}}/{verb}"
+
+        @app.post(path, status_code=HTTPStatus.ACCEPTED, name=verb, dependencies=[Depends(guard)])
+        def word(digest: str) -> dict[str, Any]:
             status = obey(digest.lower(), verb)
             if status is None:
                 raise unknown_model(digest)

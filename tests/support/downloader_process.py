@@ -128,6 +128,16 @@ class Downloader:
 
         return wait_until(reached, timeout, f"state {state}")
 
+    def wait_received(self, digest: str, count: int, timeout: float = 30) -> dict[str, Any]:
+        """Wait until `count` bytes are shown as received; return the status."""
+
+        def reached() -> dict[str, Any]:
+            status = self.status(digest)
+            assert status["received_bytes"] >= count, f"{status}\n{self.log[-2000:]}"
+            return status
+
+        return wait_until(reached, timeout, f"{count} received bytes")
+
     def metric(self, line: str) -> float:
         """Return the value of one sample, named as in the exposition."""
         text = requests.get(f"{self.url}/metrics", timeout=10).text
@@ -179,10 +189,14 @@ def promote(layout: StoreLayout, digest: str, file_name: str, data: bytes, *, ve
 
 
 def reject(layout: StoreLayout, digest: str, genesis_sha256: str) -> RejectedRecord:
-    """Do what the verifier does after a mismatch: hash what lies there, the record, then incoming."""
-    journal = Journal.read(layout.journal(digest))
+    """Wait for a complete file; do what the verifier does after a mismatch: hash, the record, then incoming."""
+
+    def complete() -> Journal | None:
+        journal = Journal.read(layout.journal(digest))
+        return journal if journal is not None and journal.complete else None
+
+    journal = wait_until(complete, 30, "a complete file")
     assert journal is not None
-    assert journal.complete
     data = layout.data(digest).read_bytes()
     number = next(n for n in range(1, 21) if not layout.rejected_file(digest, n).exists())
     record = RejectedRecord(

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 _TICK_SECONDS = 0.5
 _COUNT_SECONDS = 2.0
 # What somebody deleted from Redis is back after this time.
-_REPUBLISH_SECONDS = 15.0
+_REPUBLISH_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)

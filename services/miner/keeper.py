@@ -16,7 +16,7 @@ from enum import StrEnum
 
 import structlog
 
-from services.miner.engine.client import EngineClient, describe_exit
+from services.miner.engine.client import EngineClient, EngineGoneError, describe_exit
 from services.miner.loading import load
 from services.miner.metrics import MinerMetrics
 from services.miner.model.check import CheckedModel, check
@@ -144,6 +144,7 @@ class Keeper:
             self._set(Phase.FAILED, error.message)
             await self._wait_for_change(file, None)
         except EngineError as error:
+            self._crashed = isinstance(error, EngineGoneError)
             await self._wait_for_change(file, self._note_failed_load(file, error))
         else:
             self._failed_loads = 0

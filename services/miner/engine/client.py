@@ -17,7 +17,7 @@ from shared.errors import EngineError
 
 
 class EngineGoneError(EngineError):
-    """The engine process ended while it worked for this request."""
+    """The engine process ended by itself, while it worked for a request or loaded the model."""
 
 
 class Observer(Protocol):
@@ -88,7 +88,7 @@ class EngineClient:
 
     @classmethod
     async def start(cls, load: Load, log_level: str, observer: Observer) -> Self:
-        """Start an engine and wait until it has loaded; raises EngineError when it refuses or dies before."""
+        """Start an engine and wait until it has loaded; raises EngineError when it refuses or dies (EngineGoneError)."""
         try:
             process = await EngineProcess.start(load.descriptor, log_level)
         except OSError as error:
@@ -104,7 +104,7 @@ class EngineClient:
         code = await process.stop()
         if isinstance(answer, LoadFailed):
             raise EngineError(answer.reason)
-        raise EngineError(f"the engine process died while it loaded the model ({describe_exit(code)})")
+        raise EngineGoneError(f"the engine process died while it loaded the model ({describe_exit(code)})")
 
     @property
     def pid(self) -> int:

@@ -152,6 +152,28 @@ def test_three_failed_loads_in_a_row_open_the_breaker_with_the_reason(store: Sto
         assert miner.get("/healthz").status_code == 200
 
 
+def test_an_engine_that_dies_three_times_while_it_loads_is_not_started_again(store: Store) -> None:
+    store.put_model()
+    with Miner(store) as miner:
+        killed: set[int] = set()
+
+        def kill_until_given_up() -> bool:
+            for engine in miner.engines():
+                with suppress(psutil.NoSuchProcess):
+                    engine.kill()
+                    killed.add(engine.pid)
+            return "gave up" in miner.readiness()["reason"]
+
+        wait_until(kill_until_given_up, 90, "three loads failed")
+        assert "died while it loaded the model (killed by signal 9)" in miner.readiness()["reason"]
+        assert len(killed) == 3
+        assert miner.metric("r3mes_miner_engine_restarts_total") == 2
+        assert miner.chat("x").status_code == 503
+        store.quarantine()
+        store.put_model()  # another file: a new chance
+        miner.wait_ready()
+
+
 def test_no_engine_outlives_a_killed_miner(store: Store) -> None:
     store.put_model()
     with Miner(store) as miner:

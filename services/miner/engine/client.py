@@ -88,7 +88,7 @@ class EngineClient:
 
     @classmethod
     async def start(cls, load: Load, log_level: str, observer: Observer) -> Self:
-        """Start an engine and wait until it has loaded; raises EngineError when it refuses or dies (EngineGoneError)."""
+        """Start an engine and wait until it has loaded; EngineError when it refuses, EngineGoneError when it dies."""
         try:
             process = await EngineProcess.start(load.descriptor, log_level)
         except OSError as error:

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import prometheus_client
 import structlog
@@ -70,11 +70,16 @@ def run(settings: DownloaderSettings, environ: Mapping[str, str]) -> int:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # starting and stopping is told by ourselves
     stop = threading.Event()
     crashes: list[BaseException] = []
+
+    def crashed(error: BaseException) -> None:
+        crashes.append(error)
+        stop.set()
+
     _stop_on_signals(stop)
     layout = start_host_store(settings)
     watch = TrustWatch(layout)
     link = RedisLink(settings.redis_url.get_secret_value())
-    controller = build_controller(settings, environ, layout, watch, link, stop, crashes)
+    controller = build_controller(settings, environ, layout, watch, link, stop, crashed)
     service = Service(
         node=settings.node,
         root=layout.root,
@@ -86,10 +91,10 @@ def run(settings: DownloaderSettings, environ: Mapping[str, str]) -> int:
     )
     server = ApiServer(build_api(service, secret_values(settings.api_keys)), settings.listen)
     controller.show()  # so that nobody is told that a pinned model is unknown
-    server.start()
-    controller.courier.start(controller.wake.set)
+    server.start(on_end=lambda: None if stop.is_set() else crashed(RuntimeError("the API server ended")))
+    controller.courier.start(controller.wake.set, crashed)
     log.info("downloader started", store=str(layout.root), node=settings.node, port=server.port)
-    reconciler = threading.Thread(target=_guarded, args=(controller, stop, crashes), name="reconciler", daemon=True)
+    reconciler = threading.Thread(target=_guarded, args=(controller, stop, crashed), name="reconciler", daemon=True)
     reconciler.start()
     stop.wait()
     controller.wake.set()
@@ -97,7 +102,7 @@ def run(settings: DownloaderSettings, environ: Mapping[str, str]) -> int:
     reconciler.join(STOP_SECONDS)
     server.stop()
     for crash in crashes:
-        log.error("the reconciler failed; a restart goes on from the disk", exc_info=crash)
+        log.error("the downloader failed; a restart goes on from the disk", exc_info=crash)
     log.info("downloader stopped")
     return ExitCode.FAILURE if crashes else ExitCode.OK
 
@@ -109,7 +114,7 @@ def build_controller(
     watch: TrustWatch,
     link: RedisLink,
     stop: threading.Event,
-    crashes: list[BaseException],
+    crashed: Callable[[BaseException], None],
 ) -> Controller:
     """Put the rooms together; raises ConfigurationError for addresses that make no sense."""
     metrics = DownloaderMetrics(CollectorRegistry(), layout.root)
@@ -119,11 +124,6 @@ def build_controller(
     keeper = LeaseKeeper(Identity.of_this_process())
     offers = Offers(settings, environ, DEFAULT_LIMITS)
     offers.check(watch.current)
-
-    def crashed(error: BaseException) -> None:
-        crashes.append(error)
-        stop.set()
-        wake.set()
 
     def room(digest: str) -> Room:
         return measure_room(layout, digest, desired_pins(watch.current), courier.copies())
@@ -146,12 +146,12 @@ def build_controller(
     )
 
 
-def _guarded(controller: Controller, stop: threading.Event, crashes: list[BaseException]) -> None:
+def _guarded(controller: Controller, stop: threading.Event, crashed: Callable[[BaseException], None]) -> None:
     """Run the reconciler; an error that nobody expected ends the process, and its supervisor starts it again."""
     try:
         controller.run()
     except Exception as error:  # noqa: BLE001 - the outermost loop of the process
-        crashes.append(error)
+        crashed(error)
     finally:
         stop.set()
 

@@ -91,10 +91,17 @@ class Courier:
         with self._lock:
             return dict(self._copies)
 
-    def start(self, on_verdict: Callable[[], None]) -> None:
-        """Begin to carry, and call `on_verdict` when the verifier has announced one."""
-        for name, target in (("courier", self._run), ("courier-ear", lambda: self._listen(on_verdict))):
-            threading.Thread(target=target, name=name, daemon=True).start()
+    def start(self, on_verdict: Callable[[], None], on_crash: Callable[[BaseException], None]) -> None:
+        """Begin to carry; call `on_verdict` when the verifier has announced one, `on_crash` when a thread fails."""
+
+        def guarded(work: Callable[[], None]) -> None:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - the outermost loop of these threads: the process ends with it
+                on_crash(error)
+
+        for name, work in (("courier", self._run), ("courier-ear", lambda: self._listen(on_verdict))):
+            threading.Thread(target=guarded, args=(work,), name=name, daemon=True).start()
 
     def stop(self) -> None:
         """Wake the thread, so that it sees the stop event."""

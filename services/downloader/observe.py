@@ -16,7 +16,7 @@ from services.downloader.space import Room, reservation
 from shared.genesis import ModelPin
 from shared.store.layout import StoreLayout
 from shared.store.records import Journal, Receipt, RejectedRecord
-from shared.store.verified import open_verified
+from shared.store.verified import has_right_receipt
 
 # The verifier keeps at most this many records of a digest, numbered from 1.
 _MAX_RECORDS = 20
@@ -25,7 +25,10 @@ _BLOCK_BYTES = 512
 
 @dataclass(frozen=True, slots=True)
 class StoreView:
-    """One pin in the store: its incoming data, its rejected records, its verified file."""
+    """One pin in the store: its incoming data, its rejected records, its verified file.
+
+    `unproven`: there is a verified file, of this name or a former one, and no right receipt for it.
+    """
 
     data: IncomingData | None
     rejected: tuple[RejectedRecord, ...]
@@ -39,9 +42,9 @@ def view_store(layout: StoreLayout, pin: ModelPin) -> StoreView:
     data = _incoming(layout, pin)
     leftovers = layout.data(pin.sha256).is_file() or layout.journal(pin.sha256).exists()
     rejected = read_rejected(layout, pin.sha256)
-    with open_verified(layout, pin.sha256, pin.file_name) as verified:
-        receipt = verified.receipt if verified else None
-        return StoreView(data, rejected, receipt, verified is not None and receipt is None, leftovers)
+    receipt = has_right_receipt(layout, pin.sha256, pin.file_name)
+    unproven = receipt is None and _has_verified_name(layout, pin.sha256)
+    return StoreView(data, rejected, receipt, unproven, leftovers)
 
 
 def read_rejected(layout: StoreLayout, digest: str) -> tuple[RejectedRecord, ...]:
@@ -88,6 +91,14 @@ def _reserved(layout: StoreLayout, pin: ModelPin, copies: dict[str, int]) -> int
     if journal is None:
         return 0
     return reservation(journal.size, allocated_bytes(layout, pin.sha256), copies.get(pin.sha256, 0))
+
+
+def _has_verified_name(layout: StoreLayout, digest: str) -> bool:
+    """Tell whether the digest has a verified file of any name: a new `file_name` is the verifier's to settle."""
+    try:
+        return any(path.suffix == ".gguf" for path in layout.verified_dir(digest).iterdir())
+    except OSError:
+        return False
 
 
 def _incoming(layout: StoreLayout, pin: ModelPin) -> IncomingData | None:

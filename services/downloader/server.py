@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
@@ -29,17 +30,17 @@ class ApiServer:
             app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS, server_header=False
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="api", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name="api", daemon=True)
+        self._on_end: Callable[[], None] = lambda: None
 
     @property
     def port(self) -> int:
         """The port that was bound."""
         return int(self._socket.getsockname()[1])
 
-    def start(self) -> None:
-        """Begin to answer."""
+    def start(self, on_end: Callable[[], None]) -> None:
+        """Begin to answer; call `on_end` when the server has ended, for whatever reason."""
+        self._on_end = on_end
         self._thread.start()
 
     def stop(self) -> None:
@@ -47,3 +48,9 @@ class ApiServer:
         self._server.should_exit = True
         self._thread.join(_GRACE_SECONDS + 1)
         self._socket.close()
+
+    def _run(self) -> None:
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._on_end()

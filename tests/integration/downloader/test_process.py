@@ -172,6 +172,19 @@ def test_wrong_bytes_cost_one_more_try_then_it_is_the_next_sources_turn(home: Pa
         assert origin.sent("/cdn") == 2 * len(DATA)
 
 
+def test_a_file_verified_under_a_former_name_is_the_verifiers_to_settle(home: Path, origin: ScriptedOrigin) -> None:
+    service = downloader(home, origin).start()
+    service.wait_for(DIGEST, "verifying")
+    promote(service.layout, DIGEST, "tiny.gguf", DATA)
+    service.wait_for(DIGEST, "verified")
+    service.kill()
+    asked = len(origin.requests)
+    service.layout.verified_file(DIGEST, "tiny.gguf").rename(service.layout.verified_file(DIGEST, "former.gguf"))
+    with service:
+        service.wait_for(DIGEST, "verifying")
+        assert len(origin.requests) == asked
+
+
 def test_two_sources_with_one_wrong_digest_stop_everything_until_a_retry(home: Path, origin: ScriptedOrigin) -> None:
     wrong = bytes([DATA[0] ^ 1]) + DATA[1:]
     origin.scripts["/cdn"] = ranged(wrong)

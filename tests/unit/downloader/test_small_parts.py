@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -8,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from services.downloader import events
 from services.downloader.auth import is_same_origin
 from services.downloader.board import Board
 from services.downloader.controls import Controls
 from services.downloader.desired import desired_pins
-from services.downloader.events import format_event
 from services.downloader.interrupt import Interrupt, InterruptedTransferError, Reason
 from services.downloader.limits import Limits
 from services.downloader.observe import counting_mismatches
@@ -148,9 +149,24 @@ def test_the_board_rings_for_changes_and_not_for_time_alone() -> None:
 def test_an_event_carries_the_status_document() -> None:
     board = Board()
     board.show([STATUS])
-    lines = format_event(board.entries()[0]).splitlines()
+    lines = events.format_event(board.entries()[0]).splitlines()
     assert lines[1] == "event: status"
     assert json.loads(lines[2].removeprefix("data: ")) == STATUS.to_json()
+
+
+def test_a_silent_stream_is_kept_alive_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.01)
+    monkeypatch.setattr(events, "_STOP_CHECK_SECONDS", 0.02)
+    board = Board()
+    board.show([STATUS])
+
+    async def first_three() -> list[str]:
+        stream = events.status_events(board, None, threading.Event())
+        return [await anext(stream) for _ in range(3)]
+
+    first, *comments = asyncio.run(first_three())
+    assert first.startswith("id: 1\nevent: status\n")
+    assert comments == [": nothing new\n\n"] * 2
 
 
 def test_the_page_escapes_what_it_shows() -> None:

@@ -17,23 +17,23 @@ import prometheus_client
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.downloader.api import Service, build_api
+from services.downloader.api.app import Service, build_api
+from services.downloader.api.server import ApiServer
 from services.downloader.board import Board
 from services.downloader.controller import Controller
 from services.downloader.controls import Controls
 from services.downloader.courier import Courier
 from services.downloader.desired import desired_pins
-from services.downloader.lease import Identity, LeaseKeeper
 from services.downloader.limits import DEFAULT_LIMITS
 from services.downloader.metrics import DownloaderMetrics
 from services.downloader.observe import measure_room
-from services.downloader.offers import Offers
 from services.downloader.runner import Runner
-from services.downloader.server import ApiServer
 from services.downloader.settings import DownloaderSettings, load_downloader_settings
 from services.downloader.settler import Settler
-from services.downloader.space import Room
-from services.downloader.transfer import Workshop
+from services.downloader.sources.offers import Offers
+from services.downloader.transfer.lease import Identity, LeaseKeeper
+from services.downloader.transfer.space import Room
+from services.downloader.transfer.transfer import Workshop
 from services.downloader.transfers import Transfers
 from shared.acceptance import start_host_store
 from shared.errors import ExitCode, R3mesError

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from services.downloader.limits import DEFAULT_LIMITS
-from services.downloader.stop_rules import round_wait
+from services.downloader.transfer.stop_rules import round_wait
 from shared.states import FailureReason, Source
 from shared.store.records import Control
 

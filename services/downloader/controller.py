@@ -34,8 +34,8 @@ from services.downloader.reconcile import (
 )
 from services.downloader.runner import Runner
 from services.downloader.settler import Settler
-from services.downloader.space import missing_bytes
 from services.downloader.status import Seen, compose
+from services.downloader.transfer.space import missing_bytes
 from services.downloader.transfers import Transfers
 from shared.genesis import ModelPin
 from shared.states import FailureReason, ModelState, ModelStatus

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
-from services.downloader.incoming import prepare_directory
+from services.downloader.transfer.incoming import prepare_directory
 from shared.store.layout import StoreLayout
 from shared.store.records import Control
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from services.downloader.incoming import read_journal
-from services.downloader.ranges import covered
 from services.downloader.reconcile import IncomingData, Mismatch
-from services.downloader.space import Room, reservation
+from services.downloader.transfer.incoming import read_journal
+from services.downloader.transfer.ranges import covered
+from services.downloader.transfer.space import Room, reservation
 from shared.genesis import ModelPin
 from shared.store.layout import StoreLayout
 from shared.store.records import Journal, Receipt, RejectedRecord

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.downloader.interrupt import Interrupt, Reason
-from services.downloader.progress import Progress, Snapshot
+from services.downloader.transfer.progress import Progress, Snapshot
 
 Work = Callable[[Interrupt], None]
 _STOP_SECONDS = 5.0

@@ -11,16 +11,16 @@ import structlog
 from services.downloader import control_rules as rules
 from services.downloader.controls import Controls
 from services.downloader.host_link import Place, link_path, look_at, make_link, replace_adopted
-from services.downloader.incoming import remove_generation
 from services.downloader.interrupt import Interrupt
-from services.downloader.lease import LeaseKeeper
 from services.downloader.limits import VERDICT_SECONDS
 from services.downloader.observe import StoreView
-from services.downloader.offers import WrongFiles
 from services.downloader.reconcile import History
 from services.downloader.runner import Runner
 from services.downloader.sources.base import TransientSourceError
 from services.downloader.sources.imported import identity_of
+from services.downloader.sources.offers import WrongFiles
+from services.downloader.transfer.incoming import remove_generation
+from services.downloader.transfer.lease import LeaseKeeper
 from shared.genesis import ModelPin
 from shared.store.layout import StoreLayout
 

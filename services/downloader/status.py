@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.downloader.progress import Snapshot
 from services.downloader.reconcile import (
     Action,
     AskVerdict,
@@ -15,6 +14,7 @@ from services.downloader.reconcile import (
     Rest,
     Settle,
 )
+from services.downloader.transfer.progress import Snapshot
 from shared.genesis import ModelPin
 from shared.states import FailureReason, ModelState, ModelStatus, Source
 

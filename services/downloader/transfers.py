@@ -13,8 +13,9 @@ from services.downloader import control_rules as rules
 from services.downloader.controls import Controls
 from services.downloader.interrupt import Interrupt, Reason
 from services.downloader.limits import LEASE_EXPIRY_SECONDS
-from services.downloader.offers import Offers
-from services.downloader.outcomes import (
+from services.downloader.runner import Runner
+from services.downloader.sources.offers import Offers
+from services.downloader.transfer.outcomes import (
     Completed,
     Interrupted,
     LeaseTaken,
@@ -23,9 +24,8 @@ from services.downloader.outcomes import (
     Outcome,
     SourceFailed,
 )
-from services.downloader.progress import Progress
-from services.downloader.runner import Runner
-from services.downloader.transfer import Transfer, Workshop
+from services.downloader.transfer.progress import Progress
+from services.downloader.transfer.transfer import Transfer, Workshop
 from shared.genesis import ModelPin
 from shared.states import FailureReason, Source
 from shared.store.trust import Trust

@@ -17,7 +17,6 @@ import urllib3.exceptions
 from requests.structures import CaseInsensitiveDict
 
 from services.downloader.limits import Limits
-from services.downloader.pacing import Pace
 from services.downloader.sources.answers import REDIRECTS, Announced, Head, announced, facts_of, refuse_failure
 from services.downloader.sources.base import (
     Body,
@@ -28,6 +27,7 @@ from services.downloader.sources.base import (
     TransientSourceError,
 )
 from services.downloader.sources.connection import Gate, checked_session
+from services.downloader.sources.pacing import Pace
 from shared.addresses import origin_of
 from shared.states import Source
 from shared.version import __version__

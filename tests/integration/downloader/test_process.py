@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from services.downloader.incoming import read_journal
+from services.downloader.transfer.incoming import read_journal
 from shared.store.records import Control
 from tests.support.downloader_process import MIB, Downloader, model, promote, reject, sha256
 from tests.support.origin_server import (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.downloader.incoming import read_journal
+from services.downloader.transfer.incoming import read_journal
 from shared.hints import RedisHints
 from shared.queue import VerifyQueue
 from shared.redis_link import RedisLink

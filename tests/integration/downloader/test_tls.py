@@ -13,9 +13,9 @@ import pytest
 
 from services.downloader.interrupt import Interrupt
 from services.downloader.limits import Limits
-from services.downloader.pacing import Pace
 from services.downloader.sources.base import TransientSourceError
 from services.downloader.sources.connection import Gate
+from services.downloader.sources.pacing import Pace
 from services.downloader.sources.web import Web, WebSource
 from shared.addresses import AddressPolicy
 from shared.states import Source

@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.downloader.incoming import read_journal
 from services.downloader.interrupt import Interrupt, Reason
-from services.downloader.lease import Identity, LeaseKeeper
 from services.downloader.limits import Limits
 from services.downloader.metrics import DownloaderMetrics
-from services.downloader.outcomes import (
+from services.downloader.sources.base import ByteSource
+from services.downloader.sources.connection import Gate
+from services.downloader.sources.pacing import Pace
+from services.downloader.sources.web import Web, WebSource
+from services.downloader.transfer.incoming import read_journal
+from services.downloader.transfer.lease import Identity, LeaseKeeper
+from services.downloader.transfer.outcomes import (
     Completed,
     Interrupted,
     LeaseTaken,
@@ -26,13 +30,9 @@ from services.downloader.outcomes import (
     Outcome,
     SourceFailed,
 )
-from services.downloader.pacing import Pace
-from services.downloader.progress import Progress
-from services.downloader.sources.base import ByteSource
-from services.downloader.sources.connection import Gate
-from services.downloader.sources.web import Web, WebSource
-from services.downloader.space import Room
-from services.downloader.transfer import Transfer, Workshop
+from services.downloader.transfer.progress import Progress
+from services.downloader.transfer.space import Room
+from services.downloader.transfer.transfer import Transfer, Workshop
 from shared.addresses import AddressPolicy
 from shared.genesis import ModelPin
 from shared.states import FailureReason, Source

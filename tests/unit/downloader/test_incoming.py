@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from services.downloader.incoming import IncomingFile, Origin, read_journal
+from services.downloader.transfer.incoming import IncomingFile, Origin, read_journal
 from shared.errors import StoreError
 from shared.states import Source
 from shared.store.layout import StoreLayout

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from services.downloader.lease import Identity, LeaseKeeper
 from services.downloader.limits import LEASE_EXPIRY_SECONDS
+from services.downloader.transfer.lease import Identity, LeaseKeeper
 from shared.store.records import Lease
 
 ME = Identity(host="h", boot_id="b", pid_namespace="pid:[1]", pid=7, instance="1" * 32)

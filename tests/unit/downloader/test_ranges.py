@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.downloader.ranges import Ranges, add_range, covered, next_range, prefix
+from services.downloader.transfer.ranges import Ranges, add_range, covered, next_range, prefix
 
 
 @pytest.mark.parametrize(

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from services.downloader import events
-from services.downloader.auth import is_same_origin
+from services.downloader.api import events
+from services.downloader.api.auth import is_same_origin
+from services.downloader.api.page import status_page
 from services.downloader.board import Board
 from services.downloader.controls import Controls
 from services.downloader.desired import desired_pins
 from services.downloader.interrupt import Interrupt, InterruptedTransferError, Reason
 from services.downloader.limits import Limits
 from services.downloader.observe import counting_mismatches
-from services.downloader.pacing import Pace
-from services.downloader.page import status_page
-from services.downloader.progress import Progress
 from services.downloader.settings import load_downloader_settings
 from services.downloader.sources.base import TransientSourceError, exactly
+from services.downloader.sources.pacing import Pace
+from services.downloader.transfer.progress import Progress
 from shared.errors import ConfigurationError
 from shared.genesis import parse_genesis
 from shared.states import ModelState, ModelStatus, Source

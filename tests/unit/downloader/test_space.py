@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.downloader.space import MIN_MARGIN, Room, margin, missing_bytes, reservation
+from services.downloader.transfer.space import MIN_MARGIN, Room, margin, missing_bytes, reservation
 
 GB = 10**9
 SIZE = 5 * GB

@@ -3,7 +3,16 @@ from __future__ import annotations
 import pytest
 
 from services.downloader.limits import Limits
-from services.downloader.stop_rules import GiveUp, Trial, Wait, failed, is_quiet, new_generation, progressed, round_wait
+from services.downloader.transfer.stop_rules import (
+    GiveUp,
+    Trial,
+    Wait,
+    failed,
+    is_quiet,
+    new_generation,
+    progressed,
+    round_wait,
+)
 
 LIMITS = Limits()
 FRESH = Trial(failures=0, best=0, durable=0, progress_at=0.0)

@@ -15,14 +15,14 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from services.downloader.api_errors import install_error_answers, unknown_model
-from services.downloader.auth import PostGuard
+from services.downloader.api.auth import PostGuard
+from services.downloader.api.errors import install_error_answers, unknown_model
+from services.downloader.api.events import status_events
+from services.downloader.api.page import status_page
 from services.downloader.board import Board
 from services.downloader.control_rules import Verb
 from services.downloader.controller import Controller
 from services.downloader.courier import Courier
-from services.downloader.events import status_events
-from services.downloader.page import status_page
 from shared.states import ModelStatus
 from shared.version import __version__
 

@@ -17,12 +17,19 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from services.downloader.incoming import IncomingFile, Origin, prepare_directory, read_journal
 from services.downloader.interrupt import Interrupt, InterruptedTransferError, Reason
-from services.downloader.lease import LeaseKeeper
 from services.downloader.limits import LEASE_RENEW_SECONDS, Limits
 from services.downloader.metrics import DownloaderMetrics
-from services.downloader.outcomes import (
+from services.downloader.sources.base import (
+    Body,
+    ByteSource,
+    PermanentSourceError,
+    TransientSourceError,
+    UpstreamMismatchError,
+)
+from services.downloader.transfer.incoming import IncomingFile, Origin, prepare_directory, read_journal
+from services.downloader.transfer.lease import LeaseKeeper
+from services.downloader.transfer.outcomes import (
     Completed,
     Interrupted,
     LeaseTaken,
@@ -31,18 +38,11 @@ from services.downloader.outcomes import (
     Outcome,
     SourceFailed,
 )
-from services.downloader.preflight import refuse_mismatch
-from services.downloader.progress import Progress
-from services.downloader.ranges import covered, next_range
-from services.downloader.sources.base import (
-    Body,
-    ByteSource,
-    PermanentSourceError,
-    TransientSourceError,
-    UpstreamMismatchError,
-)
-from services.downloader.space import Room, missing_bytes
-from services.downloader.stop_rules import GiveUp, Trial, failed, is_quiet, new_generation, progressed
+from services.downloader.transfer.preflight import refuse_mismatch
+from services.downloader.transfer.progress import Progress
+from services.downloader.transfer.ranges import covered, next_range
+from services.downloader.transfer.space import Room, missing_bytes
+from services.downloader.transfer.stop_rules import GiveUp, Trial, failed, is_quiet, new_generation, progressed
 from shared.errors import DiskFullError, StoreError
 from shared.genesis import ModelPin
 from shared.states import FailureReason, Source

@@ -13,11 +13,11 @@ import structlog
 
 from services.downloader.interrupt import Interrupt
 from services.downloader.limits import Limits
-from services.downloader.pacing import Pace
 from services.downloader.settings import DownloaderSettings
 from services.downloader.sources.base import ByteSource
 from services.downloader.sources.connection import Gate
 from services.downloader.sources.imported import FileHash, ImportedSource, identity_of
+from services.downloader.sources.pacing import Pace
 from services.downloader.sources.web import Web, WebSource
 from shared.addresses import AddressPolicy
 from shared.genesis import ModelPin

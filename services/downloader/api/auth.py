@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 
-from services.downloader.api_errors import ApiError
+from services.downloader.api.errors import ApiError
 
 
 class PostGuard:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
-from services.downloader.ranges import Ranges, add_range, covered, prefix
+from services.downloader.transfer.ranges import Ranges, add_range, covered, prefix
 from shared.errors import DiskFullError, StoreError
 from shared.states import Source
 from shared.store.atomic import fsync_dir, sweep_temporaries

@@ -1,0 +1,1 @@
+"""The HTTP side: views of the board, events, an operator's word to the controller, health and metrics."""

@@ -10,6 +10,9 @@ from pydantic import BeforeValidator, Field, SecretStr
 from shared.errors import ConfigurationError
 from shared.settings import CommonSettings, Listen, ListenAddress, load_settings, split_list
 
+# Asked only for a pin that names a CID, and only after Hugging Face failed.
+PUBLIC_IPFS_GATEWAYS = ("https://ipfs.io", "https://dweb.link")
+
 
 class DownloaderSettings(CommonSettings):
     """What the downloader takes from the environment."""
@@ -19,7 +22,9 @@ class DownloaderSettings(CommonSettings):
     api_keys: SecretStr | None = Field(None, alias="R3MES_API_KEYS")
     chain_rpc: str | None = Field(None, alias="R3MES_CHAIN_RPC")
     hf_token: SecretStr | None = Field(None, alias="HF_TOKEN")
-    ipfs_gateways: Annotated[tuple[str, ...], BeforeValidator(split_list)] = Field((), alias="R3MES_IPFS_GATEWAYS")
+    ipfs_gateways: Annotated[tuple[str, ...], BeforeValidator(split_list)] = Field(
+        PUBLIC_IPFS_GATEWAYS, alias="R3MES_IPFS_GATEWAYS"
+    )
     import_dir: Path | None = Field(None, alias="R3MES_IMPORT_DIR")
     # Accepted and bounded; this version moves bytes over one connection.
     connections: int = Field(8, alias="R3MES_DOWNLOAD_CONNECTIONS", ge=1, le=64)

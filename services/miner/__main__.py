@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -34,6 +35,7 @@ from shared.log import configure_logging
 from shared.settings import ListenAddress
 from shared.store.trust import TrustWatch
 
+UMASK = 0o007
 CLOSE_SECONDS = 2  # for connections that are still open once nothing runs any more
 
 _log = structlog.get_logger("miner")
@@ -42,6 +44,7 @@ _log = structlog.get_logger("miner")
 def main() -> int:
     """Run until a signal; return the exit code."""
     configure_logging("miner")
+    os.umask(UMASK)
     try:
         settings = load_miner_settings()
         configure_logging("miner", settings.log_level)

@@ -1,0 +1,60 @@
+"""The store's side of a turn: room, a store that cannot be written, and the lease of the one writer."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from services.downloader.interrupt import Reason
+from services.downloader.transfer.lease import Identity, LeaseKeeper
+from services.downloader.transfer.outcomes import Interrupted, LeaseTaken, LocalTrouble, NoRoom, Outcome
+from services.downloader.transfer.space import Room
+from tests.support.downloader_process import sha256
+from tests.support.origin_server import Hold, ScriptedOrigin, linked, ranged
+from tests.support.transfer_bench import DATA, RANGE, Bench
+
+
+def test_no_room_is_found_before_any_byte(tmp_path: Path, origin: ScriptedOrigin) -> None:
+    bench = Bench(tmp_path, origin, room=Room(free=len(DATA)))
+    origin.scripts["/file"] = ranged(DATA, headers=linked(DATA))
+    outcome = bench.run()
+    assert isinstance(outcome, NoRoom)
+    assert origin.sent() == 0
+    assert not bench.layout.data(sha256(DATA)).exists()
+
+
+def test_a_store_that_cannot_be_written_blames_no_source(bench: Bench) -> None:
+    bench.origin.scripts["/file"] = ranged(DATA)
+    bench.layout.incoming.rmdir()
+    bench.layout.incoming.write_bytes(b"a file where a directory belongs")
+    assert isinstance(bench.run(), LocalTrouble)
+    assert bench.failures == []
+
+
+def test_a_second_writer_stays_out(bench: Bench) -> None:
+    bench.origin.scripts["/file"] = ranged(DATA)
+    directory = bench.layout.incoming_dir(sha256(DATA))
+    directory.mkdir()
+    other = LeaseKeeper(Identity("another-host", "b", "p", 1, "2" * 32))
+    other.acquire(bench.layout.lease(sha256(DATA)))
+    assert bench.run() == LeaseTaken()
+    assert bench.origin.requests == []
+
+
+def test_a_writer_that_lost_its_lease_stops_writing(bench: Bench) -> None:
+    hold = Hold(after=2 * RANGE)
+    bench.origin.scripts["/file"] = ranged(DATA, hold=hold)
+    outcomes: list[Outcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(bench.run()))
+    thread.start()
+    assert hold.reached.wait(20)
+    path = bench.layout.lease(sha256(DATA))
+    path.unlink()
+    other = LeaseKeeper(Identity("another-host", "b", "p", 1, "2" * 32)).acquire(path)
+    before = bench.layout.journal(sha256(DATA)).read_bytes()
+    hold.release()
+    thread.join(20)
+    assert outcomes == [Interrupted(Reason.LEASE_LOST)]
+    assert bench.layout.journal(sha256(DATA)).read_bytes() == before
+    assert other is not None
+    assert path.exists()

@@ -1,0 +1,98 @@
+"""File systems that can less, or fail: no unnamed files, a failed fsync, no room, no right to remove."""
+
+import errno
+import os
+import stat
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.verifier import private_copy as private_copy_module
+from services.verifier.verification import Outcome, Verifier
+from shared.store.verified import has_right_receipt
+from tests.support.verifier_stand import DIGEST, RIGHT, flip, value
+from tests.support.verifier_store import Store
+
+
+def without_tmpfile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer as a file system without O_TMPFILE does (vfat, some network file systems)."""
+    real = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+
+def test_without_unnamed_files_a_named_copy_is_promoted_by_rename(
+    store: Store, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_tmpfile(monkeypatch)
+    store.put(DIGEST, RIGHT)
+    assert verifier.verify(DIGEST) is Outcome.PROMOTED
+    assert store.layout.verified_file(DIGEST, "tiny.gguf").read_bytes() == RIGHT
+    assert list(store.layout.partial.iterdir()) == []
+    assert has_right_receipt(store.layout, DIGEST, "tiny.gguf") is not None
+
+
+def test_without_unnamed_files_wrong_bytes_leave_no_named_copy(
+    store: Store, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_tmpfile(monkeypatch)
+    store.put(DIGEST, flip(RIGHT, 9))
+    assert verifier.verify(DIGEST) is Outcome.REJECTED
+    assert list(store.layout.partial.iterdir()) == []
+
+
+@pytest.mark.parametrize("failing", ["the copy", "verified/"])
+def test_a_failed_fsync_discards_the_copy_and_keeps_incoming(
+    store: Store, verifier: Verifier, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    store.put(DIGEST, RIGHT)
+    real, failed = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        if not failed and is_directory == (failing == "verified/"):
+            failed.append(descriptor)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert verifier.verify(DIGEST) is Outcome.ERROR
+    assert failed
+    assert store.verified_names(DIGEST) == []
+    assert store.layout.data(DIGEST).read_bytes() == RIGHT
+    assert value(registry, "r3mes_promotions_total") == 0
+    assert verifier.verify(DIGEST) is Outcome.PROMOTED
+
+
+def test_a_full_disk_promotes_nothing_keeps_incoming_and_the_next_job_succeeds(
+    store: Store, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(DIGEST, RIGHT)
+
+    def no_room(_descriptor: int, _size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(private_copy_module, "reserve", no_room)
+        assert verifier.verify(DIGEST) is Outcome.ERROR
+    assert store.verified_names(DIGEST) == []
+    assert store.layout.data(DIGEST).read_bytes() == RIGHT
+    assert verifier.verify(DIGEST) is Outcome.PROMOTED
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may rename in every directory")
+def test_an_incoming_that_cannot_be_removed_does_not_take_the_verdict_back(
+    store: Store, verifier: Verifier, registry: CollectorRegistry
+) -> None:
+    store.put(DIGEST, RIGHT)
+    store.layout.incoming_dir(DIGEST).chmod(0o500)
+    try:
+        assert verifier.verify(DIGEST) is Outcome.PROMOTED
+    finally:
+        store.layout.incoming_dir(DIGEST).chmod(0o700)
+    assert value(registry, "r3mes_verifications_total", result="error") == 1

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -34,6 +34,8 @@ COMPILED = "llama-cpp-python"
 MINIMUM = (3, 11)
 # Of these llama-cpp-python's build reads what to compile for.
 BUILD_VARIABLES = ("CMAKE_ARGS", "CC", "CXX", "CFLAGS", "CXXFLAGS", "SKBUILD_CMAKE_ARGS")
+# Text alone is served, and the library for images and sound is a quarter of the work. A caller's own -D wins.
+OWN_OPTIONS = "-DLLAVA_BUILD=OFF"
 NINJA_STEP = re.compile(r"\s*\[(\d+)/(\d+)\]")
 QUIET_SECONDS = 15.0  # between two lines of progress where there is no terminal
 
@@ -61,6 +63,12 @@ def wheel_key(entry: str, cpu: str, environment: dict[str, str]) -> str:
     facts = [entry, cpu, platform.machine(), *platform.libc_ver()]
     facts += [f"{name}={environment.get(name, '')}" for name in BUILD_VARIABLES]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+def build_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment to compile in: ours comes before the caller's options."""
+    options = f"{OWN_OPTIONS} {environment.get('CMAKE_ARGS', '')}".strip()
+    return {**environment, "CMAKE_ARGS": options}
 
 
 def this_cpu() -> str:
@@ -106,7 +114,8 @@ def install(builder: Path, target: Path, what: str, *arguments: str | Path) -> N
 def compiled_wheel(builder: Path, entry: str) -> Path:
     """Return llama-cpp-python's wheel for this machine: the kept one, else compile it."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "r3mes" / "wheels"
-    directory = cache / wheel_key(entry, this_cpu(), dict(os.environ))
+    environment = build_environment(os.environ)
+    directory = cache / wheel_key(entry, this_cpu(), environment)
     if kept := sorted(directory.glob("*.whl")):
         say(f"{COMPILED}: the wheel compiled earlier ({directory})")
         return kept[0]
@@ -120,7 +129,7 @@ def compiled_wheel(builder: Path, entry: str) -> Path:
             builder, builder, "wheel", "--verbose", "--no-cache-dir", "--no-deps", "--no-build-isolation",
             "--require-hashes", "--wheel-dir", scratch, "-r", requirements,
         )  # fmt: skip
-        compile_with_progress(command, directory / "build.log")
+        compile_with_progress(command, directory / "build.log", environment)
         built = next(Path(scratch).glob("*.whl"))
         return built.replace(directory / built.name)
 
@@ -132,12 +141,12 @@ def need_compiler() -> None:
         give_up(f"no C++ compiler, and {COMPILED} has to be compiled", "sudo apt-get install g++")
 
 
-def compile_with_progress(command: list[str], log: Path) -> None:
+def compile_with_progress(command: list[str], log: Path, environment: dict[str, str]) -> None:
     """Compile, keep everything said in `log`, and show steps and time."""
     say(f"compiling {COMPILED}: about five minutes on two cores, once (log: {log})")
     begun = time.monotonic()
     # ninja comes with the environment; the system's cmake may be older than llama.cpp wants.
-    environment = os.environ | {"PATH": f"{Path(command[0]).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    environment = environment | {"PATH": f"{Path(command[0]).parent}{os.pathsep}{environment.get('PATH', '')}"}
     with (
         log.open("w") as file,
         subprocess.Popen(

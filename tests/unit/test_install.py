@@ -43,10 +43,17 @@ def test_a_kept_wheel_is_for_the_same_sources_options_and_cpu(
     assert (install.wheel_key(entry, cpu, environment) == kept) is same
 
 
+def test_a_callers_build_options_come_after_ours_and_so_win() -> None:
+    assert install.build_environment({"CMAKE_ARGS": "-DLLAVA_BUILD=ON"})["CMAKE_ARGS"].split() == [
+        "-DLLAVA_BUILD=OFF",
+        "-DLLAVA_BUILD=ON",
+    ]
+
+
 def test_a_kept_wheel_is_taken_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    key = install.wheel_key("llama==1", install.this_cpu(), dict(os.environ))
+    key = install.wheel_key("llama==1", install.this_cpu(), install.build_environment(os.environ))
     kept = tmp_path / "r3mes" / "wheels" / key / "llama.whl"
     kept.parent.mkdir(parents=True)
     kept.touch()

@@ -143,7 +143,7 @@ def need_compiler() -> None:
 
 def compile_with_progress(command: list[str], log: Path, environment: dict[str, str]) -> None:
     """Compile, keep everything said in `log`, and show steps and time."""
-    say(f"compiling {COMPILED}: about five minutes on two cores, once (log: {log})")
+    say(f"compiling {COMPILED}: five to nine minutes on two cores, once (log: {log})")
     begun = time.monotonic()
     # ninja comes with the environment; the system's cmake may be older than llama.cpp wants.
     environment = environment | {"PATH": f"{Path(command[0]).parent}{os.pathsep}{environment.get('PATH', '')}"}

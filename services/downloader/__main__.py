@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 
 import prometheus_client
@@ -40,6 +38,7 @@ from shared.errors import ExitCode, R3mesError
 from shared.log import configure_logging
 from shared.redis_link import RedisLink
 from shared.settings import secret_values
+from shared.stopping import stop_on_signals
 from shared.store.layout import StoreLayout
 from shared.store.trust import TrustWatch
 
@@ -75,7 +74,7 @@ def run(settings: DownloaderSettings, environ: Mapping[str, str]) -> int:
         crashes.append(error)
         stop.set()
 
-    _stop_on_signals(stop)
+    stop_on_signals(stop, within_seconds=STOP_SECONDS)
     layout = start_host_store(settings)
     watch = TrustWatch(layout)
     link = RedisLink(settings.redis_url.get_secret_value())
@@ -154,20 +153,6 @@ def _guarded(controller: Controller, stop: threading.Event, crashed: Callable[[B
         crashed(error)
     finally:
         stop.set()
-
-
-def _stop_on_signals(stop: threading.Event) -> None:
-    """Let one thread wait for SIGTERM and SIGINT: a handler in the main thread could meet a lock that it holds."""
-    signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-
-    def wait() -> None:
-        signal.sigwait(signals)
-        stop.set()
-        time.sleep(STOP_SECONDS)
-        os._exit(ExitCode.OK)
-
-    threading.Thread(target=wait, name="signals", daemon=True).start()
 
 
 if __name__ == "__main__":

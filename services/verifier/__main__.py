@@ -7,7 +7,6 @@ instant is safe for SIGKILL.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 
@@ -29,6 +28,7 @@ from shared.process_server import ProcessServer
 from shared.queue import VerifyQueue, run_worker
 from shared.redis_link import RedisLink
 from shared.settings import load_settings
+from shared.stopping import stop_on_signals
 from shared.store.trust import TrustWatch
 
 # The bytes of verified/ are for every reader, also where a parent's umask was tighter.
@@ -55,8 +55,8 @@ def main() -> int:
 def run(settings: VerifierSettings) -> None:
     """Serve until a signal comes; raises R3mesError when the start cannot succeed."""
     os.umask(UMASK)
-    stop, done = threading.Event(), threading.Event()
-    _stop_on_signals(stop, done)
+    stop = threading.Event()
+    done = stop_on_signals(stop, within_seconds=STOP_SECONDS)
     layout = start_host_store(settings)
     registry = CollectorRegistry()
     metrics = VerifierMetrics(registry)
@@ -77,20 +77,6 @@ def run(settings: VerifierSettings) -> None:
     server.stop()
     log.info("verifier stopped")
     done.set()
-
-
-def _stop_on_signals(stop: threading.Event, done: threading.Event) -> None:
-    """Let one thread wait for SIGTERM and SIGINT. A handler in the main thread could meet a lock that it holds."""
-    signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-
-    def wait() -> None:
-        signal.sigwait(signals)
-        stop.set()
-        if not done.wait(STOP_SECONDS):
-            os._exit(ExitCode.OK)
-
-    threading.Thread(target=wait, name="signals", daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Order: id → key (before anything of the body is read) → size, counted while 
 
 from __future__ import annotations
 
-import hmac
 import re
 import uuid
 
@@ -15,19 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.miner.api.errors import ApiError
 from services.miner.metrics import MinerMetrics
+from shared.api_keys import is_authorised
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-
-
-def is_authorised(header: str | None, keys: tuple[str, ...]) -> bool:
-    """Tell whether an `Authorization` header carries one of `keys`; takes the same time whichever it is."""
-    if not keys:
-        return True
-    scheme, _, given = (header or "").partition(" ")
-    found = False
-    for key in keys:
-        found |= hmac.compare_digest(given.strip().encode(), key.encode())
-    return found and scheme.lower() == "bearer"
 
 
 class Guard:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.miner.api.guard import is_authorised
+from shared.api_keys import is_authorised
 
 KEYS = ("first", "second-ünïcode")
 

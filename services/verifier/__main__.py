@@ -73,7 +73,7 @@ def run(settings: VerifierSettings) -> None:
     sweep(verifier)
     monitor.is_swept = True
     threading.Thread(target=scrub, args=(verifier, settings.scrub_hours), name="scrub", daemon=True).start()
-    run_worker(link, settings.node, stop, on_refused=metrics.count_refused)
+    run_worker(link, settings.node, stop, on_refused=metrics.count_refused, serving=monitor.serving)
     server.stop()
     log.info("verifier stopped")
     done.set()

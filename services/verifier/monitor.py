@@ -20,13 +20,16 @@ class Monitor:
         self._metrics = metrics
         self._is_up = False
         self.is_swept = False  # set once the housekeeping of the start is done
+        self.serving = threading.Event()  # set by the worker while it takes jobs
 
     def ready(self) -> tuple[bool, str]:
-        """Return readiness and its reason: trust is read before this exists, so Redis and the sweep are left."""
+        """Return readiness and its reason: trust is read before this exists; Redis, sweep, worker are left."""
         if not self._is_up:
             return False, "Redis does not answer"
         if not self.is_swept:
             return False, "looking through the store after the start"
+        if not self.serving.is_set():
+            return False, "the worker takes no jobs yet"
         return True, ""
 
     def run(self, stop: threading.Event) -> None:

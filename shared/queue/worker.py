@@ -1,7 +1,8 @@
 """RQ's worker, tamed: one process, no forks, no alarm signals, no commands, at home in a world where Redis goes away.
 
 `run_worker` is the whole life: wait for Redis, serve, and begin again with a new name when Redis was lost. It returns
-only when `stop` is set. A job's function runs in the calling thread and looks at `stop` by itself.
+only when `stop` is set; `serving` is set exactly while the worker is registered and takes jobs. A job's function runs
+in the calling thread and looks at `stop` by itself.
 """
 
 from __future__ import annotations
@@ -63,10 +64,11 @@ class VerifyWorker(SimpleWorker):
             log_job_description=False,
         )
 
-    def serve(self) -> None:
-        """Take and run jobs until `stop` is set; raises what Redis raises."""
+    def serve(self, serving: threading.Event) -> None:
+        """Take and run jobs until `stop` is set, with `serving` set meanwhile; raises what Redis raises."""
         self.register_birth()  # type: ignore[no-untyped-call]  # RQ's own
         try:
+            serving.set()
             while not self._stop.is_set():
                 self.heartbeat()
                 if time.monotonic() - self._maintained_at > MAINTENANCE_SECONDS:
@@ -76,6 +78,7 @@ class VerifyWorker(SimpleWorker):
                     job.redis_server_version = REDIS_VERSION
                     self.execute_job(job, self._queue)
         finally:
+            serving.clear()
             with suppress(redis.RedisError, OSError):  # what cannot be said now expires by itself
                 self.register_death()  # type: ignore[no-untyped-call]  # RQ's own
 
@@ -134,16 +137,19 @@ def build_worker(link: RedisLink, node: str, stop: threading.Event, *, on_refuse
         return VerifyWorker(node, link.raw, stop, on_refused)
 
 
-def run_worker(link: RedisLink, node: str, stop: threading.Event, *, on_refused: OnRefused) -> None:
+def run_worker(
+    link: RedisLink, node: str, stop: threading.Event, *, on_refused: OnRefused, serving: threading.Event | None = None
+) -> None:
     """Serve the node's queue until `stop` is set, through absences and restarts of Redis.
 
-    The caller's signal handler sets `stop`. Jobs run in the calling thread.
+    The caller's signal handler sets `stop`. Jobs run in the calling thread. `serving` is set while jobs are taken.
     """
+    serving = serving or threading.Event()
     while link.wait_until_up(stop):
         try:
             worker = build_worker(link, node, stop, on_refused=on_refused)
             with translated():
-                worker.serve()
+                worker.serve(serving)
         except RedisAwayError as error:
             log.warning("the queue is out of reach", error=error.message)
             stop.wait(PAUSE_AFTER_ERROR_SECONDS)

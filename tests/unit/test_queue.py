@@ -33,11 +33,14 @@ class Worker:
         self.may_finish.set()
         self.fails = False
         self.stop = threading.Event()
+        self.serving = threading.Event()
         module = types.ModuleType("services.verifier.job")
         module.verify = self._verify  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "services.verifier.job", module)
         self.thread = threading.Thread(
-            target=run_worker, args=(link, "local", self.stop), kwargs={"on_refused": self.refused.append}
+            target=run_worker,
+            args=(link, "local", self.stop),
+            kwargs={"on_refused": self.refused.append, "serving": self.serving},
         )
         self.thread.start()
 
@@ -219,3 +222,11 @@ class TestRenewals:
 
     def test_no_execution_is_not_alive(self) -> None:
         assert not Renewals().is_any_alive({}, now=0.0)
+
+
+def test_serving_is_said_only_while_the_worker_is_registered(link: RedisLink, worker: Worker) -> None:
+    assert worker.serving.wait(10)
+    assert link.client.scard("rq:workers") == 1
+    worker.end()
+    assert not worker.serving.is_set()
+    assert link.client.scard("rq:workers") == 0

@@ -16,6 +16,7 @@ STORE_GID = 10000
 VERIFIED_FILE_MODE = 0o444
 INCOMING_FILE_MODE = 0o660
 REJECTED_FILE_MODE = 0o640
+PARTIAL_NOTE_MODE = 0o640
 TRUST_FILE_MODE = 0o644
 
 
@@ -120,6 +121,14 @@ class StoreLayout:
     def control(self, digest: str) -> Path:
         """The operator's wish, attempts, reason and next attempt."""
         return self.incoming_dir(digest) / "control.json"
+
+    def partial_file(self, digest: str) -> Path:
+        """The verifier's growing copy in low-space mode, the only place of the bytes that incoming has given up."""
+        return self.partial / digest
+
+    def partial_note(self, digest: str) -> Path:
+        """`{version, generation, durable}` of that copy: how far incoming may be punched, and the downloader ahead."""
+        return self.partial / f"{digest}.json"
 
     def verified_dir(self, digest: str) -> Path:
         """Directory of one verified model."""

@@ -17,6 +17,7 @@ from shared.store.atomic import read_hostile_bytes, replace_bytes
 from shared.store.layout import (
     DIGEST,
     INCOMING_FILE_MODE,
+    PARTIAL_NOTE_MODE,
     REJECTED_FILE_MODE,
     STORE_FORMAT,
     TRUST_FILE_MODE,
@@ -99,6 +100,19 @@ class Journal(Record):
     def durable_prefix(self) -> int:
         """Contiguous durable bytes from 0."""
         return self.ranges[0][1] if self.ranges and self.ranges[0][0] == 0 else 0
+
+
+class PartialNote(Record):
+    """The verifier's note beside a low-space partial: its first `durable` bytes are synced and belong to `generation`.
+
+    Incoming data is punched up to `durable` only after this note is durable; the downloader stays a bounded number of
+    bytes ahead of it.
+    """
+
+    file_mode: ClassVar[int] = PARTIAL_NOTE_MODE
+    version: Literal[1] = 1
+    generation: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    durable: Count
 
 
 class Lease(Record):

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.states import Source
-from shared.store.records import Control, Journal, Lease, Receipt, Record, RejectedRecord, StatIdentity
+from shared.store.records import Control, Journal, Lease, PartialNote, Receipt, Record, RejectedRecord, StatIdentity
 
 DIGEST = "a" * 64
 HEX32 = "b" * 32
+
+NOTE = PartialNote(generation=HEX32, durable=1)
 
 JOURNAL = Journal(
     sha256=DIGEST,
@@ -57,7 +59,7 @@ def receipt_of(path: Path) -> Receipt:
     )
 
 
-@pytest.mark.parametrize("record", [JOURNAL, LEASE, CONTROL, REJECTED], ids=lambda record: type(record).__name__)
+@pytest.mark.parametrize("record", [JOURNAL, LEASE, CONTROL, REJECTED, NOTE], ids=lambda record: type(record).__name__)
 def test_what_is_written_is_read_back(tmp_path: Path, record: Record) -> None:
     record.write(tmp_path / "x.json")
     assert type(record).read(tmp_path / "x.json") == record

@@ -178,6 +178,7 @@ class Controller:
             data=view.data,
             missing_bytes=0 if self.runner.is_on(pin.sha256) else self._missing(pin, view),
             offered=self.transfers.offers.of(pin),
+            ipfs_tries=self.transfers.offers.ipfs_tries,
         )
         return Look(pin, view, observation, history, next_action(observation, history, now))
 
@@ -200,7 +201,8 @@ class Controller:
                 log.warning("all sources failed", model=pin.model_name, reason=reason, message=control.message)
             case Fetch(source):
                 if not self.runner.is_on(pin.sha256):
-                    self.transfers.start(pin, source, self.watch.current)
+                    mismatches = sum(mismatch.source is source for mismatch in look.history.mismatches)
+                    self.transfers.start(pin, source, self.watch.current, mismatches)
             case Rest(reason=FailureReason.DISK_FULL):
                 self.transfers.say_disk_full(pin, look.observation.missing_bytes)
             case _:

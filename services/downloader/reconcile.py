@@ -32,7 +32,8 @@ class Observation:
     """What the store shows of one pin now.
 
     `verified_at` is the receipt's time when the verified file is there and its receipt right; `unproven`: the file is
-    there without that. `missing_bytes` is the room that a download lacks. `offered` are the sources that exist.
+    there without that. `missing_bytes` is the room that a download lacks. `offered` are the sources that exist,
+    `ipfs_tries` the wrong files that the gateways may deliver.
     """
 
     verified_at: float | None = None
@@ -40,6 +41,7 @@ class Observation:
     data: IncomingData | None = None
     missing_bytes: int = 0
     offered: tuple[Source, ...] = (Source.HUGGINGFACE,)
+    ipfs_tries: int = MISMATCHES_PER_SOURCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +162,12 @@ def is_pin_suspect(mismatches: tuple[Mismatch, ...]) -> bool:
 
 
 def _trusted(observation: Observation, history: History) -> tuple[Source, ...]:
-    """Return the offered sources that have not delivered wrong bytes too often; unowned ones count for all."""
-    unowned = sum(1 for m in history.mismatches if m.source is None)
-    wrong = Counter(m.source for m in history.mismatches)
-    return tuple(
-        source
-        for source in SOURCE_ORDER
-        if source in observation.offered and wrong[source] + unowned < MISMATCHES_PER_SOURCE
-    )
+    """Return the offered sources that have not delivered wrong bytes too often, or the same ones twice."""
+
+    def is_trusted(source: Source) -> bool:
+        # What nobody owns counts for all.
+        found = Counter(m.found for m in history.mismatches if m.source in {source, None})
+        tries = observation.ipfs_tries if source is Source.IPFS else MISMATCHES_PER_SOURCE
+        return found.total() < tries and max(found.values(), default=0) < MISMATCHES_PER_SOURCE
+
+    return tuple(source for source in SOURCE_ORDER if source in observation.offered and is_trusted(source))

@@ -76,14 +76,23 @@ Script = Callable[[Answer], None]
 
 @dataclass
 class Hold:
-    """Lets `after` bytes of all answers together through, then waits until `release()`."""
+    """Lets `after` bytes of all answers together through, then holds one answer until `release()`.
+
+    `for_all`: every answer is held, so that exactly `after` bytes have left.
+    """
 
     after: int
+    for_all: bool = False
     reached: threading.Event = field(default_factory=threading.Event)
     _released: threading.Event = field(default_factory=threading.Event)
 
     def release(self) -> None:
         self._released.set()
+
+    def allows(self, sent: int, count: int) -> int:
+        """Return how many of `count` bytes may leave now that `sent` have left."""
+        is_held = sent < self.after <= sent + count or (self.for_all and sent + count > self.after)
+        return self.after - sent if is_held and not self._released.is_set() else count
 
     def wait(self, closing: threading.Event) -> None:
         self.reached.set()
@@ -230,16 +239,17 @@ def in_turn(*scripts: Script) -> Script:
 @dataclass
 class _Counter:
     sent: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def _send(answer: Answer, data: bytes, hold: Hold | None, count: _Counter) -> None:
     if answer.seen.method == "HEAD":
         return
-    if hold is not None and count.sent < hold.after <= count.sent + len(data):
-        first = hold.after - count.sent
-        answer.body(data[:first])
-        count.sent = hold.after
-        hold.wait(answer.closing)
-        data = data[first:]
-    count.sent += len(data)
-    answer.body(data)
+    while data:
+        with count.lock:
+            part = data if hold is None else data[: hold.allows(count.sent, len(data))]
+            count.sent += len(part)
+        answer.body(part)
+        data = data[len(part) :]
+        if data and hold is not None:
+            hold.wait(answer.closing)

@@ -29,9 +29,9 @@ RIGHT: list[tuple[Head, int | None, Announced]] = [
     (head(206, Content_Range="bytes 100-149/1000"), SIZE, Announced(100, 150, SIZE)),
     (head(206, Content_Range="bytes 100-199/*"), SIZE, Announced(100, 200, SIZE)),
     (head(206, Content_Range="bytes 100-199/1001"), SIZE, Announced(100, 200, 1001)),  # the base class refuses it
-    (head(200, Content_Length="1000"), SIZE, Announced(0, SIZE, SIZE, restarted=True)),
-    (head(200), SIZE, Announced(0, SIZE, SIZE, restarted=True)),
-    (head(200, Content_Length="1000", Content_Encoding="identity"), None, Announced(0, SIZE, SIZE, restarted=True)),
+    (head(200, Content_Length="1000"), SIZE, Announced(0, SIZE, SIZE, whole=True)),
+    (head(200), SIZE, Announced(0, SIZE, SIZE, whole=True)),
+    (head(200, Content_Length="1000", Content_Encoding="identity"), None, Announced(0, SIZE, SIZE, whole=True)),
 ]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from services.downloader.transfer.incoming import read_journal
 from tests.support.downloader_process import MIB, model
 from tests.support.downloader_stand import DATA, DIGEST, downloader, incoming_is_right
 from tests.support.origin_server import Hold, ScriptedOrigin, ranged
@@ -29,11 +30,11 @@ def test_a_full_disk_tells_how_much_is_missing_and_asks_nobody(home: Path, origi
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs with room for the margin and one copy of the small file, not for two."""
+    """A tmpfs with room for the margin, and for not one copy of the small file."""
     path = tmp_path / "small"
     path.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={257 * MIB + len(DATA)}", "tmpfs", path], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={257 * MIB}", "tmpfs", path], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip(f"needs the right to mount a tmpfs: {mounted.stderr.decode().strip()}")
@@ -51,6 +52,23 @@ def test_a_full_disk_recovers_when_there_is_room(small_disk: Path, origin: Scrip
         assert incoming_is_right(service)
 
 
+def test_room_for_one_copy_begins_in_low_space_mode_with_a_sparse_file(
+    small_disk: Path, origin: ScriptedOrigin
+) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={258 * MIB + len(DATA)}", small_disk], check=True)
+    hold = Hold(after=2 * MIB, for_all=True)
+    origin.scripts["/cdn"] = ranged(DATA, hold=hold)
+    with downloader(small_disk / "home", origin) as service:
+        service.wait_received(DIGEST, MIB)
+        journal = read_journal(service.layout, DIGEST)
+        assert journal is not None
+        assert journal.mode == "low-space"
+        assert service.layout.data(DIGEST).stat().st_blocks * 512 < len(DATA)
+        hold.release()
+        service.wait_for(DIGEST, "verifying")
+        assert incoming_is_right(service)
+
+
 def _fill(path: Path) -> None:
     with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
         while file.write(bytes(MIB)):
@@ -60,7 +78,7 @@ def _fill(path: Path) -> None:
 def test_a_disk_that_fills_up_midway_loses_nothing(small_disk: Path, origin: ScriptedOrigin) -> None:
     """Another process takes all room while the transfer runs; its data is preallocated, documents are not."""
     subprocess.run(["mount", "-o", f"remount,size={300 * MIB}", small_disk], check=True)
-    hold = Hold(after=2 * MIB)
+    hold = Hold(after=2 * MIB, for_all=True)
     origin.scripts["/cdn"] = ranged(DATA, hold=hold)
     with downloader(small_disk / "home", origin) as service:
         service.wait_received(DIGEST, 2 * MIB)

@@ -163,6 +163,24 @@ CASES: list[tuple[str, Observation, History, Action]] = [
         History(mismatches=(Mismatch(None, WRONG), Mismatch(None, WRONG))),
         SUSPECT,
     ),
+    (
+        "all gateways together were wrong: each alone is asked",
+        seen(ipfs_tries=3),
+        History(control(attempts={HF: SPENT}), (Mismatch(IPFS, WRONG),)),
+        Fetch(IPFS),
+    ),
+    (
+        "one gateway alone was wrong in another way: the next alone",
+        seen(ipfs_tries=3),
+        History(control(attempts={HF: SPENT}), (Mismatch(IPFS, WRONG), Mismatch(IPFS, OTHER))),
+        Fetch(IPFS),
+    ),
+    (
+        "gateways gave the same wrong bytes together and alone: all of them have them",
+        seen(offered=(IPFS,), ipfs_tries=3),
+        History(mismatches=(Mismatch(IPFS, WRONG), Mismatch(IPFS, WRONG))),
+        SUSPECT,
+    ),
 ]
 
 

@@ -1,8 +1,9 @@
 """The reconciler: each turn compares what is desired with what the store shows, and acts on the difference.
 
 A turn comes at the start, every R3MES_RECONCILE_SECONDS, on an operator's word, when a transfer ends and on a verdict.
-Order within one: trust → for each pin: view → decide (`reconcile`, pure) → act → status on the board. One transfer runs
-at a time, in the runner's thread; whatever it leaves behind, the next turn goes on from the disk.
+Order within one: trust → for each pin: view → decide (`reconcile`, pure) → act → status on the board. As a
+rule one transfer runs at a time, in a thread of the runner; whatever it leaves behind, the next turn goes on from the
+disk.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ _SAME_SHORTAGE_BYTES = 64 * 1024 * 1024
 
 @dataclass(slots=True)
 class Transfers:
-    """One transfer at a time. `wake` is called when one has ended and its outcome stands in `control.json`."""
+    """Pieces of the runner's work. `wake` is called when one has ended and its outcome stands in `control.json`."""
 
     shop: Workshop
     offers: Offers
@@ -62,7 +62,7 @@ class Transfers:
 
         `mismatches` is how often this source has delivered wrong bytes that count.
         """
-        if not self.runner.is_idle or time.monotonic() < self._held_until.get(pin.sha256, 0.0):
+        if not self.runner.is_free or time.monotonic() < self._held_until.get(pin.sha256, 0.0):
             return
         control = self.controls.update(pin.sha256, rules.at_begin)
         if source is Source.IPFS and control.attempts.get(source, 0) == 0:

@@ -29,7 +29,10 @@ _LEAST_PAUSE_SECONDS = 0.05
 
 @dataclass(slots=True)
 class FileKeeper:
-    """`room()` measures the file system now, `holds_lease()` looks at the lease on disk."""
+    """`room()` measures the file system now, `holds_lease()` looks at the lease on disk.
+
+    `beginning` is held while room is measured and taken.
+    """
 
     layout: StoreLayout
     pin: ModelPin
@@ -39,6 +42,7 @@ class FileKeeper:
     interrupt: Interrupt
     room: Callable[[], Room]
     holds_lease: Callable[[], bool]
+    beginning: threading.Lock
     _file: IncomingFile | None = None
     _syncing: threading.Lock = field(default_factory=threading.Lock)  # while the file is synced, completed, replaced
     _synced: threading.Condition = field(default_factory=threading.Condition)
@@ -104,7 +108,7 @@ class FileKeeper:
 
     def begin(self, size: int, origin: Origin) -> None:
         """Begin a generation of `size`; raises DiskFullError and StoreError."""
-        with self._syncing, self.clock.ours():
+        with self._syncing, self.clock.ours(), self.beginning:
             if self._file is not None:
                 self._file.close()
                 self._file = None

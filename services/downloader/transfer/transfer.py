@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -61,13 +61,17 @@ _WATCH_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What every transfer of this process shares. `room(digest)` measures the file system now."""
+    """What every transfer of this process shares. `room(digest)` measures the file system now.
+
+    `beginning` is held while room is measured and taken, so that two transfers do not count on the same bytes.
+    """
 
     layout: StoreLayout
     keeper: LeaseKeeper
     limits: Limits
     metrics: DownloaderMetrics
     room: Callable[[str], Room]
+    beginning: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,7 @@ class Transfer:
             errand.interrupt,
             room=lambda: shop.room(errand.pin.sha256),
             holds_lease=self._holds_lease,
+            beginning=shop.beginning,
         )
 
     def run(self) -> Outcome:

@@ -78,7 +78,7 @@ def run(settings: DownloaderSettings, environ: Mapping[str, str], limits: Limits
     layout = start_host_store(settings)
     watch = TrustWatch(layout)
     link = RedisLink(settings.redis_url.get_secret_value())
-    controller = build_controller(settings, environ, layout, watch, link, stop, crashed, limits)
+    controller = build_controller(settings, environ, layout, watch, link, stop, crashed, limits=limits)
     service = Service(
         node=settings.node,
         root=layout.root,
@@ -114,6 +114,7 @@ def build_controller(  # noqa: PLR0913 - what the process has is put together he
     link: RedisLink,
     stop: threading.Event,
     crashed: Callable[[BaseException], None],
+    *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Controller:
     """Put the rooms together; raises ConfigurationError for addresses that make no sense."""

@@ -8,7 +8,11 @@ until the test lets it go, so that a test can act in the middle of a body withou
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import socket
+import ssl
+import struct
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -65,10 +69,35 @@ class Answer:
             self._handler.wfile.write(chunk)
             self.seen.sent += len(chunk)
 
+    def raw(self, data: bytes) -> None:
+        """Send bytes as they are, in place of anything that HTTP would have; they count as sent."""
+        self._handler.close_connection = True
+        for start in range(0, len(data), CHUNK):
+            chunk = data[start : start + CHUNK]
+            self._handler.wfile.write(chunk)
+            self.seen.sent += len(chunk)
+
     def cut(self) -> None:
         """End the connection, whatever was promised."""
         self._handler.wfile.flush()
         self._handler.close_connection = True
+
+    def reset(self) -> None:
+        """End the connection with a TCP reset."""
+        self._handler.close_connection = True
+        connection = self._handler.connection
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(connection.detach())  # a close() would wait for the handler's files
+
+    def stall(self) -> None:
+        """Send nothing more, and keep the connection, until the origin ends."""
+        self.closing.wait()
+        self._handler.close_connection = True
+
+    @property
+    def connection(self) -> int:
+        """Which connection this is: the client's port."""
+        return int(self._handler.client_address[1])
 
 
 Script = Callable[[Answer], None]
@@ -92,16 +121,26 @@ class Hold:
 
 
 class ScriptedOrigin:
-    """Serves scripts by path on 127.0.0.1; unknown paths are 404."""
+    """Serves scripts by path on 127.0.0.1; unknown paths are 404.
 
-    def __init__(self) -> None:
+    `tls`: speak https with it. `send_buffer`: what the kernel may hold of an answer that nobody reads, in bytes, for a
+    test that counts what left. A connection, counted from 1, that `accepts` refuses is closed at once.
+    """
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None, send_buffer: int | None = None) -> None:
         self.scripts: dict[str, Script] = {}
         self.requests: list[Seen] = []
         self.connections = 0
+        self.accepts: Callable[[int], bool] = lambda _: True
+        self.scheme = "https" if tls else "http"
         self._closing = threading.Event()
         handler = type("Handler", (_Handler,), {"origin": self})
         self._server = _Server(("127.0.0.1", 0), handler)
         self._server.origin = self
+        if send_buffer is not None:
+            self._server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     @property
@@ -110,7 +149,7 @@ class ScriptedOrigin:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
     def host(self) -> str:
@@ -141,9 +180,9 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     origin: ScriptedOrigin
 
-    def process_request(self, request: object, client_address: object) -> None:
+    def verify_request(self, request: object, client_address: object) -> bool:  # noqa: ARG002 - the base's signature
         self.origin.connections += 1
-        super().process_request(request, client_address)  # type: ignore[arg-type]
+        return self.origin.accepts(self.origin.connections)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that leaves in the middle is part of many tests."""
@@ -219,10 +258,12 @@ def whole(data: bytes, *, hold: Hold | None = None, headers: Mapping[str, object
 
 def in_turn(*scripts: Script) -> Script:
     """Answer the first request by the first script, and so on; the last one stays."""
-    left = list(scripts)
+    left, lock = list(scripts), threading.Lock()
 
     def script(answer: Answer) -> None:
-        (left.pop(0) if len(left) > 1 else left[0])(answer)
+        with lock:
+            now = left.pop(0) if len(left) > 1 else left[0]
+        now(answer)
 
     return script
 

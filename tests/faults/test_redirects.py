@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tests.support.fault_stand import MIB, Ending, Fault, Stage, World, cases
 from tests.support.lies import by_method, flood
-from tests.support.origin_server import Answer, Script, ScriptedOrigin, linked, ranged, redirect, status
+from tests.support.origin_server import Answer, Script, linked, ranged, redirect, status
 
 TOKEN = "hf_secret_of_the_tests"
 PUBLIC = "93.184.216.34"
@@ -48,18 +48,11 @@ def _few_requests(most: int) -> Callable[[World, Ending], None]:
 # --- where nobody may be led ----------------------------------------------------------------------------------------
 
 
-def _victim(world: World) -> ScriptedOrigin:
-    """Start somebody on loopback who has the right bytes and whom nobody may ask."""
-    victim = world.another_origin()
-    victim.scripts["/x"] = ranged(world.data)
-    return victim
-
-
 def _to_victim(address: str) -> Callable[[World], None]:
     """Lead to the victim, whose port stands for {port}."""
 
     def arrange(world: World) -> None:
-        world.hub(redirect(address.format(port=_victim(world).port), linked(world.data)))
+        world.hub(redirect(address.format(port=world.victim().port), linked(world.data)))
 
     return arrange
 
@@ -69,16 +62,15 @@ def _names(*turns: list[str], address: str = "https://cdn.example.com:{port}/x")
 
     def arrange(world: World) -> None:
         world.names = {"cdn.example.com": [list(turn) for turn in turns]}
-        world.may_try = {PUBLIC} if any(turn == [PUBLIC] for turn in turns) else set()
         _to_victim(address)(world)
+        if [PUBLIC] in turns:
+            world.others.add(f"{PUBLIC} {world.victims[0].port}")
 
     return arrange
 
 
 def _nobody_came(world: World, _: Ending) -> None:
-    victim = world.origins[1]
-    assert victim.connections == 0
-    assert victim.requests == []
+    assert [victim.connections for victim in world.victims] == [0]
 
 
 def refused(name: str, arrange: Callable[[World], object], says: str = "", *, quick: bool = False) -> Fault:
@@ -188,7 +180,13 @@ def _raw_location(value: bytes) -> Script:
     refused("a redirect to a bracket", _to("https://[/")),
     refused("a redirect to port 0", _to("https://huggingface.co:0/x")),
     refused("a redirect to port 99999", _to("https://huggingface.co:99999/x")),
-    refused("a redirect to bytes that are no text", lambda w: w.hub(_raw_location(b"http://\xff\xfe\x80/\x01"))),
+    Fault(
+        "a redirect to bytes that are no text",
+        "source_unavailable",
+        lambda w: w.hub(_raw_location(b"http://\xff\xfe\x80/\x01")),
+        copies=0,
+        slack=10_000,
+    ),
     Fault("a redirect with an address of 60 kB", "source_unavailable", _to("/" + "a" * 60_000), copies=0, slack=0),
     Fault("a redirect with an address of 200 kB", "source_unavailable", _to("/" + "a" * 200_000), copies=0, slack=0),
     unseen("a redirect to a port of loopback that is not allowed", _to_victim("http://127.0.0.1:{port}/x"), quick=True),

@@ -33,25 +33,25 @@ _WANTED = {
     "buffer_bytes": 16 * KIB,
     "journal_seconds": 0.2,
     "connect_seconds": 2.0,
-    "first_byte_seconds": 1.5,
+    "first_byte_seconds": 1.0,
     "stall_seconds": 1.0,
     "stall_bytes": 4 * KIB,
     "min_bytes_per_second": 4 * KIB,
-    "quiet_seconds": 6.0,
+    "quiet_seconds": 5.0,
     "first_wait_seconds": 0.02,
     "longest_wait_seconds": 0.1,
 }
 _KNOWN = {field.name for field in dataclasses.fields(Limits)}
 SHORT = Limits(**{name: value for name, value in _WANTED.items() if name in _KNOWN})  # type: ignore[arg-type]
 
-# What stands in the log for a connection beyond loopback, followed by the address.
-REFUSED = "no way out of loopback:"
+# What stands in the log for each connection that is tried, followed by address and port.
+CONNECTS = "connects to"
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
     """Run one downloader; return its exit code."""
-    sys.addaudithook(_refuse_traffic_beyond_loopback)
+    sys.addaudithook(_tell_and_stay_on_loopback)
     _teach_names(json.loads(os.environ.get("FAULTS_NAMES", "{}")))
     configure_logging("downloader")
     try:
@@ -94,12 +94,12 @@ def _child(environ: dict[str, str], cwd: str, log: str) -> int:
         sys.stderr.flush()
 
 
-def _refuse_traffic_beyond_loopback(event: str, arguments: tuple[object, ...]) -> None:
+def _tell_and_stay_on_loopback(event: str, arguments: tuple[object, ...]) -> None:
     if event != "socket.connect" or not isinstance(arguments[1], tuple):
         return
-    address = str(arguments[1][0])
+    address, port = str(arguments[1][0]), arguments[1][1]
+    os.write(2, f"{CONNECTS} {address} {port}\n".encode())
     if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
-        os.write(2, f"{REFUSED} {address}\n".encode())
         raise OSError(errno.ENETUNREACH, "no way out of loopback")
 
 

@@ -3,7 +3,7 @@
 Order of calls: `Stage` once → for each `Fault`: `play` makes a `World` (a file, its pin, an origin that serves it as
 Hugging Face does), lets the fault change it, runs a real downloader until the model is verified or has failed, and
 holds what happened against what the fault says and against what holds for all: nothing wrong was promoted, no more
-bytes left than promised, nobody beyond loopback was tried.
+bytes left than promised, nobody was connected to who may not be.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import requests
 
 from shared.store.layout import StoreLayout
 from tests.support.downloader_process import REPOSITORY, sha256
-from tests.support.fast_downloader import REFUSED
+from tests.support.fast_downloader import CONNECTS
 from tests.support.geneses import entry
 from tests.support.origin_server import Script, ScriptedOrigin, in_turn, linked, ranged, redirect
 from tests.support.redis_server import RedisServer
@@ -112,7 +112,8 @@ class World:
         self.allowed: list[str] = []
         self.gateways: list[str] = []
         self.names: dict[str, list[list[str]]] = {}
-        self.may_try: set[str] = set()
+        self.others: set[str] = set()
+        self.victims: list[ScriptedOrigin] = []
         self.service = stage.downloader(self)
         self.hub(redirect("/cdn", linked(self.data)))
         self.cdn(ranged(self.data))
@@ -122,6 +123,17 @@ class World:
         origin = self.places.enter_context(ScriptedOrigin(send_buffer=SEND_BUFFER, **options))
         self.origins.append(origin)
         return origin
+
+    def victim(self) -> ScriptedOrigin:
+        """Start an origin that has the right bytes, under /x, and that nobody may even connect to."""
+        victim = self.another_origin()
+        victim.scripts["/x"] = ranged(self.data)
+        self.victims.append(victim)
+        return victim
+
+    def may_connect(self) -> set[str]:
+        """Return each `address port` that may be tried: the origins but the victims, and what `others` names."""
+        return {f"127.0.0.1 {origin.port}" for origin in self.origins if origin not in self.victims} | self.others
 
     def hub(self, *scripts: Script) -> None:
         """Say how the first address answers, in turn; HEAD is the first request that it meets."""
@@ -207,16 +219,21 @@ class FastDownloader:
     def wait_for_the_end(self, seconds: float) -> dict[str, Any]:
         """Wait until the model is verified, or has failed and the time of the next attempt is set."""
 
-        def ended() -> dict[str, Any] | None:
-            status = self.status()
+        def is_over(status: dict[str, Any]) -> bool:
             settled = status["next_attempt_at"] is not None or status["reason"] in FINAL
-            over = status["state"] == "verified" or (status["state"] == "failed" and settled)
-            assert over, f"{status}\n{self.log[-3000:]}"
+            return status["state"] == "verified" or (status["state"] == "failed" and settled)
+
+        return self.wait_for(is_over, seconds, "verified, or failed with a reason")
+
+    def wait_for(self, is_reached: Callable[[dict[str, Any]], bool], seconds: float, what: str) -> dict[str, Any]:
+        """Wait until the status is as wanted; return it."""
+
+        def reached() -> dict[str, Any]:
+            status = self.status()
+            assert is_reached(status), f"{status}\n{self.log[-3000:]}"
             return status
 
-        status = wait_until(ended, seconds, "verified, or failed with a reason")
-        assert status is not None
-        return status
+        return wait_until(reached, seconds, what)
 
     def restart(self) -> None:
         self.kill()
@@ -320,7 +337,7 @@ class Stage:
             self._judge(fault, world, ending)
             if fault.check is not None:
                 fault.check(world, ending)
-                self._judge_store(world, ending.state == "verified")
+                self._judge_store(world, verified=world.service.status()["state"] == "verified")
 
     def _judge(self, fault: Fault, world: World, ending: Ending) -> None:
         told = f"{ending}\n{world.service.log[-3000:]}"
@@ -329,12 +346,14 @@ class Stage:
         assert fault.says in ending.message, told
         bound = int(fault.copies * fault.size) + fault.slack
         assert world.sent() <= bound, f"{world.sent()} bytes left, at most {bound} were promised\n{told}"
-        self._judge_store(world, ending.state == "verified")
-        tried = set(re.findall(rf"{REFUSED} (\S+)", world.service.log))
-        assert tried <= world.may_try, f"it tried to reach {tried - world.may_try}"
+        self._judge_store(world, verified=ending.state == "verified")
+        tried = set(re.findall(rf"^{CONNECTS} (\S+ \d+)$", world.service.log, re.MULTILINE))
+        assert tried, "no connection was told of"
+        wrong = tried - world.may_connect() - {f"127.0.0.1 {self.redis.port}"}
+        assert not wrong, f"it tried to reach {wrong}"
         assert world.service.event("the downloader failed; a restart goes on from the disk") is None, told
 
-    def _judge_store(self, world: World, verified: bool) -> None:
+    def _judge_store(self, world: World, *, verified: bool) -> None:
         """Nothing wrong is promoted: exactly the right bytes stand under the digest, or nothing."""
         assert self.store.wrong_verified_files() == []
         names = self.store.verified_names(world.digest)

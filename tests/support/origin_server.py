@@ -14,6 +14,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,12 +28,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Seen:
-    """One request: what was asked, and how many body bytes were sent."""
+    """One request: what was asked, when (seconds, monotonic), and how many body bytes were sent."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     sent: int = 0
+    at: float = field(default_factory=time.monotonic)
 
     @property
     def range(self) -> tuple[int, int] | None:
@@ -45,20 +47,20 @@ class Answer:
     """What a script writes to; `seen` is the request."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, seen: Seen, closing: threading.Event) -> None:
-        self._handler = handler
+        self.handler = handler
         self.seen = seen
         self.closing = closing
 
     def head(self, status: int, headers: Mapping[str, object] | None = None) -> None:
         """Send status and headers; a Content-Length that is not given ends the body with the connection."""
         names = {name.lower() for name in headers or {}}
-        self._handler.send_response(status)
+        self.handler.send_response(status)
         for name, value in (headers or {}).items():
-            self._handler.send_header(name, str(value))
+            self.handler.send_header(name, str(value))
         if not names & {"content-length", "transfer-encoding"}:
-            self._handler.send_header("Connection", "close")
-            self._handler.close_connection = True
-        self._handler.end_headers()
+            self.handler.send_header("Connection", "close")
+            self.handler.close_connection = True
+        self.handler.end_headers()
 
     def body(self, data: bytes) -> None:
         """Send body bytes, unless it was a HEAD."""
@@ -66,38 +68,38 @@ class Answer:
             return
         for start in range(0, len(data), CHUNK):
             chunk = data[start : start + CHUNK]
-            self._handler.wfile.write(chunk)
+            self.handler.wfile.write(chunk)
             self.seen.sent += len(chunk)
 
     def raw(self, data: bytes) -> None:
         """Send bytes as they are, in place of anything that HTTP would have; they count as sent."""
-        self._handler.close_connection = True
+        self.handler.close_connection = True
         for start in range(0, len(data), CHUNK):
             chunk = data[start : start + CHUNK]
-            self._handler.wfile.write(chunk)
+            self.handler.wfile.write(chunk)
             self.seen.sent += len(chunk)
 
     def cut(self) -> None:
         """End the connection, whatever was promised."""
-        self._handler.wfile.flush()
-        self._handler.close_connection = True
+        self.handler.wfile.flush()
+        self.handler.close_connection = True
 
     def reset(self) -> None:
         """End the connection with a TCP reset."""
-        self._handler.close_connection = True
-        connection = self._handler.connection
+        self.handler.close_connection = True
+        connection = self.handler.connection
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         os.close(connection.detach())  # a close() would wait for the handler's files
 
     def stall(self) -> None:
         """Send nothing more, and keep the connection, until the origin ends."""
         self.closing.wait()
-        self._handler.close_connection = True
+        self.handler.close_connection = True
 
     @property
     def connection(self) -> int:
         """Which connection this is: the client's port."""
-        return int(self._handler.client_address[1])
+        return int(self.handler.client_address[1])
 
 
 Script = Callable[[Answer], None]

@@ -142,7 +142,7 @@ def _of_another_pin(world: World) -> None:
 
 
 def _former_pin_is_gone(world: World, _: Ending) -> None:
-    wait_until(lambda: not world.store.layout.data(OTHER).exists(), 5, "the former pin's bytes to go")
+    wait_until(lambda: not world.store.layout.data(OTHER).exists(), 3, "the former pin's bytes to go")
 
 
 @cases(

@@ -167,7 +167,7 @@ def nothing_came(name: str, *scripts: Callable[[bytes], Script], copies: float =
         "source_unavailable",
         _gateways(lambda data: trickle(data, 0.2)),
         copies=0.1,
-        seconds=12,
+        seconds=10,
         marks=[NEEDS_RATE],
     ),
     from_ipfs("a gateway that ends every body half way", _gateways(lambda data: breaking(data, half, cut))),

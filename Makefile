@@ -17,7 +17,7 @@ LOCKED := locks/dev.txt locks/build.txt locks/model.txt locks/install.py pyproje
 
 .PHONY: help
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- without containers ---------------------------------------------------------------------------------------------
 
@@ -33,8 +33,12 @@ demo: $(STAMP) ## download, verify and question a real model; ARGS=--once ends a
 	@$(BIN)/r3mes demo $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## all tests that need no containers; ARGS go to pytest
-	@$(BIN)/pytest -m "not containers" $(ARGS)
+test: $(STAMP) ## all tests that need no containers, but of the misbehaviours only a few; ARGS go to pytest
+	@$(BIN)/pytest -m "not containers and not faults" $(ARGS)
+
+.PHONY: test-faults
+test-faults: $(STAMP) ## every misbehaviour of an origin against real processes, in a few minutes
+	@$(BIN)/pytest tests/faults $(ARGS)
 
 .PHONY: quick
 quick: $(STAMP) ## the tests that take seconds

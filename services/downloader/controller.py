@@ -38,6 +38,7 @@ from services.downloader.settler import Settler
 from services.downloader.status import Seen, compose
 from services.downloader.transfer.space import missing_bytes
 from services.downloader.transfers import Transfers
+from services.downloader.unpinned import sweep_unpinned
 from shared.genesis import ModelPin
 from shared.states import FailureReason, ModelState, ModelStatus
 from shared.store.layout import StoreLayout
@@ -109,8 +110,14 @@ class Controller:
         for pin in desired_pins(self.watch.current):
             if not self.stop.is_set():
                 self._act(self._look(pin))
+        self._sweep()
         self.show()
         self.has_turned = True
+
+    def _sweep(self) -> None:
+        """Remove what no genesis pins any more, once nothing works on it."""
+        pinned = {pin.sha256 for pin in desired_pins(self.watch.current)}
+        sweep_unpinned(self.layout, self.settler.keeper, frozenset(pinned | self.runner.digests))
 
     def show(self) -> None:
         """Put every model's status on the board and into the metrics."""
@@ -166,6 +173,7 @@ class Controller:
         control = self.controls.read(pin.sha256)
         generation = view.data.generation if view.data else _NO_GENERATION
         heard = self.courier.heard(pin.sha256)
+        running = self.runner.snapshot(pin.sha256)
         history = History(
             control=control,
             mismatches=counting_mismatches(view.rejected, genesis_digests(self.watch.current), control.forgiven_before),
@@ -180,6 +188,7 @@ class Controller:
             missing_bytes=0 if self.runner.is_on(pin.sha256) else self._missing(pin, view),
             offered=self.transfers.offers.of(pin),
             ipfs_tries=self.transfers.offers.ipfs_tries,
+            running=running.source if running else None,
         )
         return Look(pin, view, observation, history, next_action(observation, history, now))
 

@@ -55,6 +55,12 @@ class Runner:
         """Whether another piece of work may begin now."""
         return may_begin(piece.progress.snapshot() if piece.progress else None for piece in self._pieces())
 
+    @property
+    def digests(self) -> frozenset[str]:
+        """The digests for which work runs."""
+        with self._lock:
+            return frozenset(self._running)
+
     def is_on(self, digest: str) -> bool:
         """Tell whether work for this digest runs."""
         return digest in self._running

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 
-import pytest
-
 from tests.support.fault_stand import MIB, RANGE, SIZE, Ending, Fault, Stage, World, cases
 from tests.support.lies import (
     ENDLESS,
@@ -34,9 +32,6 @@ from tests.support.origin_server import Answer, Script, ranged, redirect, status
 PAGE = b"<!doctype html><html><title>Sign in to the guest network</title></html>"
 # What may lie between an origin that sends without end and a reader that has had enough: eight connections' buffers.
 BUFFERS = 8 * MIB
-UNBOUNDED = pytest.mark.xfail(
-    strict=True, reason="I3, bounded bytes: trailers are read for as long as they come, until the quiet time ends it"
-)
 
 
 def _flip(at: int) -> Callable[[World], None]:
@@ -268,7 +263,6 @@ def _trailers(answer: Answer) -> None:
         lambda w: w.cdn(chunked(w.data, end=b"0\r\n", then=_trailers)),
         copies=4,
         slack=BUFFERS,
-        marks=[UNBOUNDED],
     ),
     Fault("gzip, always", "source_unavailable", lambda w: w.cdn(_encoded("gzip", w.data)), copies=1, quick=True),
     Fault("gzip, once", "verified", lambda w: w.cdn(once(_encoded("gzip", w.data), ranged(w.data)))),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-import pytest
-
 from tests.support.fault_stand import KIB, MIB, Fault, Stage, World, cases
 from tests.support.lies import (
     bare,
@@ -27,14 +25,6 @@ from tests.support.lies import (
 )
 from tests.support.origin_server import Answer, Script, linked, ranged, redirect
 from tests.support.ports import free_port
-
-NEEDS_RATE = pytest.mark.xfail(
-    strict=True, reason="issue 13, 4: a stall is less than 64 KiB in 30 s, and there is a minimum rate over a window"
-)
-UNBOUNDED = pytest.mark.xfail(
-    strict=True,
-    reason="I3, bounded bytes: `100 Continue` is read for as long as it comes, until the quiet time ends it",
-)
 
 
 def _cdn(script: Callable[[bytes], Script]) -> Callable[[World], None]:
@@ -185,7 +175,6 @@ HEADERS = 10 * MIB
         copies=0.1,
         slack=0,
         seconds=10,
-        marks=[NEEDS_RATE],
     ),
     Fault(
         "a kilobyte each 0.7 s, always",
@@ -194,11 +183,8 @@ HEADERS = 10 * MIB
         copies=0.1,
         slack=0,
         seconds=10,
-        marks=[NEEDS_RATE],
     ),
-    Fault(
-        "a byte each 0.2 s on one connection alone", "verified", _one_slow_connection, seconds=10, marks=[NEEDS_RATE]
-    ),
+    Fault("a byte each 0.2 s on one connection alone", "verified", _one_slow_connection, seconds=10),
     Fault(
         "10,000 header lines, always",
         "source_unavailable",
@@ -244,7 +230,6 @@ HEADERS = 10 * MIB
         _cdn(lambda _: flood(b"HTTP/1.1 100 Continue\r\n\r\n" * 2000)),
         copies=0,
         slack=HEADERS,
-        marks=[UNBOUNDED],
     ),
     Fault(
         "garbage instead of HTTP, always",

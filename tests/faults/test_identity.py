@@ -7,8 +7,6 @@ import secrets
 import time
 from collections.abc import Callable
 
-import pytest
-
 from shared.states import Source
 from shared.store.layout import INCOMING_FILE_MODE, INCOMING_MODE
 from shared.store.records import Journal
@@ -20,9 +18,6 @@ from tests.support.waiting import wait_until
 
 OTHER_COMMIT = "f" * 40
 OTHER = sha256(b"another file")
-KEPT = pytest.mark.xfail(
-    strict=True, reason="issue 13, 2: what lies in incoming under a digest that is not pinned any more stays for ever"
-)
 
 
 def _hub(**changes: object) -> Callable[[World], None]:
@@ -247,7 +242,6 @@ def _former_pin_is_gone(world: World, _: Ending) -> None:
         "verified",
         _of_another_pin,
         check=_former_pin_is_gone,
-        marks=[KEPT],
     ),
 )
 def test_identity(fault: Fault, stage: Stage) -> None:

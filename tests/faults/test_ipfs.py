@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 from tests.support.downloader_process import sha256
 from tests.support.fault_stand import KIB, SIZE, Ending, Fault, Stage, World, cases
 from tests.support.lies import breaking, cut, first, flipped, flood, half, nothing, once, reset, stall, trickle
@@ -14,12 +12,6 @@ from tests.support.ports import free_port
 
 PAGE = b"<html>IPFS gateway: no such block</html>"
 TOKEN = "hf_secret_of_the_tests"
-NEEDS_RATE = pytest.mark.xfail(
-    strict=True, reason="issue 13, 4: a stall is less than 64 KiB in 30 s, and there is a minimum rate over a window"
-)
-NO_RANK = pytest.mark.xfail(
-    strict=True, reason="issue 13, 6: a gateway that gave wrong bytes sinks in rank; it is asked first again"
-)
 
 
 def _gateways(*scripts: Callable[[bytes], Script]) -> Callable[[World], None]:
@@ -168,7 +160,6 @@ def nothing_came(name: str, *scripts: Callable[[bytes], Script], copies: float =
         _gateways(lambda data: trickle(data, 0.2)),
         copies=0.1,
         seconds=10,
-        marks=[NEEDS_RATE],
     ),
     from_ipfs("a gateway that ends every body half way", _gateways(lambda data: breaking(data, half, cut))),
     from_ipfs("a gateway that truncates once", _gateways(lambda data: once(breaking(data, half, cut), ranged(data)))),
@@ -188,7 +179,6 @@ def nothing_came(name: str, *scripts: Callable[[bytes], Script], copies: float =
         _gateways(_wrong, ranged),
         copies=3,
         check=_came_from_ipfs,
-        marks=[NO_RANK],
     ),
     Fault("two gateways: both are dead", "source_unavailable", _with_dead(lambda _: reset), copies=0, slack=KIB),
     from_ipfs("three gateways: dead, HTML, right", _with_dead(_html, ranged)),

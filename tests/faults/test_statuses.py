@@ -6,17 +6,12 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 
-import pytest
-
 from tests.support.fault_stand import SIZE, Ending, Fault, Stage, World, cases
 from tests.support.lies import by_method, every, first, flood, once
 from tests.support.origin_server import Answer, Script, linked, ranged, redirect, status
 
 GONE = 1_000_000_000
 PAGE = b"<html>no</html>"
-NO_MISMATCH = pytest.mark.xfail(
-    strict=True, reason="issue 13, 3: a size that is the pinned one is no upstream_mismatch, and may not end the source"
-)
 
 
 def _always(code: int, **headers: object) -> Callable[[World], None]:
@@ -157,7 +152,6 @@ TRANSIENT = (500, 502, 504)
         "verified",
         _once(416, Content_Range=f"bytes */{SIZE}"),
         copies=1,
-        marks=[NO_MISMATCH],
     ),
     Fault("429 with a short Retry-After", "verified", _head_waits, copies=1, check=_it_waited),
     Fault("429 without Retry-After, once", "verified", _once(429), copies=1),

@@ -10,7 +10,6 @@ FAULTS_NAMES is a JSON object: for a host, what its 1st, 2nd, … look-up gives;
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import errno
 import ipaddress
 import json
@@ -28,21 +27,19 @@ from shared.errors import R3mesError
 from shared.log import configure_logging
 
 KIB = 1024
-_WANTED = {
-    "range_bytes": 64 * KIB,
-    "buffer_bytes": 16 * KIB,
-    "journal_seconds": 0.2,
-    "connect_seconds": 1.5,
-    "first_byte_seconds": 1.0,
-    "stall_seconds": 1.0,
-    "stall_bytes": 4 * KIB,
-    "min_bytes_per_second": 4 * KIB,
-    "quiet_seconds": 4.0,
-    "first_wait_seconds": 0.02,
-    "longest_wait_seconds": 0.1,
-}
-_KNOWN = {field.name for field in dataclasses.fields(Limits)}
-SHORT = Limits(**{name: value for name, value in _WANTED.items() if name in _KNOWN})  # type: ignore[arg-type]
+SHORT = Limits(
+    range_bytes=64 * KIB,
+    buffer_bytes=16 * KIB,
+    journal_seconds=0.2,
+    connect_seconds=1.5,
+    first_byte_seconds=1.0,
+    stall_seconds=1.0,
+    stall_bytes=4 * KIB,
+    least_bytes_per_second=32 * KIB,
+    quiet_seconds=4.0,
+    first_wait_seconds=0.02,
+    longest_wait_seconds=0.1,
+)
 
 # What stands in the log for each connection that is tried, followed by address and port.
 CONNECTS = "connects to"

@@ -83,7 +83,7 @@ def announced(head: Head, start: int, end: int, size: int | None) -> Announced:
 
     Raises TransientSourceError, ExpiredLocationError, PermanentSourceError, UpstreamMismatchError.
     """
-    refuse_failure(head)
+    refuse_failure(head, size)
     encoding = head.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in {"", "identity"}:
         raise TransientSourceError(f"it encodes the bytes as {encoding[:20]!r}")
@@ -94,12 +94,12 @@ def announced(head: Head, start: int, end: int, size: int | None) -> Announced:
     raise TransientSourceError(f"it answers with status {head.status}")
 
 
-def refuse_failure(head: Head) -> None:
-    """Raise what a failed answer means; return for any other."""
+def refuse_failure(head: Head, size: int | None = None) -> None:
+    """Raise what a failed answer means; return for any other. `size` is the file's, None while it is not known."""
     status = head.status
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         found = _UNSATISFIED.fullmatch(head.headers.get("Content-Range", "").strip())
-        if found:
+        if found and int(found[1]) != size:
             raise UpstreamMismatchError(f"it has only {found[1]} bytes")
         raise TransientSourceError("it refuses the range (416)")
     if head.redirected and status in _EXPIRED:

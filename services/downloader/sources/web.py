@@ -89,11 +89,15 @@ class Web:
                 verify=self._verify,
             )
 
-    def chunks(self, response: requests.Response, url: str) -> Iterator[bytes]:
-        """Yield the body as it comes, undecoded; raises TransientSourceError (also for a stall) or the interrupt."""
+    def chunks(self, response: requests.Response, url: str, wanted: int) -> Iterator[bytes]:
+        """Yield the body as it comes, undecoded; raises TransientSourceError (also for a stall) or the interrupt.
+
+        Nothing is read behind the `wanted` bytes of a chunked body: its trailers may have no end.
+        """
         size = self.pace.chunk_bytes(self.limits.buffer_bytes)
         stall = StallMeter(self.limits.stall_seconds, self.limits.stall_bytes)
-        while True:
+        came = 0
+        while not (response.raw.chunked and came >= wanted):
             asked_at = time.monotonic()
             with self._translated(url):
                 chunk = response.raw.read1(size, decode_content=False)
@@ -102,6 +106,7 @@ class Web:
                 return
             if stall.is_stalled(time.monotonic() - asked_at, len(chunk)):
                 raise TransientSourceError(f"{urlsplit(url).hostname} has stalled")
+            came += len(chunk)
             yield chunk
             wait = self.pace.seconds_before(len(chunk))
             if wait > 0:
@@ -227,7 +232,7 @@ class WebSource(ByteSource):
     def _open(self, start: int, end: int, size: int | None) -> Iterator[Body]:
         response, found = self._answer(start, end, size)
         try:
-            chunks = self._web.chunks(response, response.url)
+            chunks = self._web.chunks(response, response.url, found.end - found.start)
             yield Body(found.start, found.end, found.size, chunks, found.whole)
         finally:
             # An answer that was read to its end has given its connection back; any other one is cut off here.

@@ -170,15 +170,21 @@ CASES: list[tuple[str, Observation, History, Action]] = [
         Fetch(IPFS),
     ),
     (
-        "one gateway alone was wrong in another way: the next alone",
+        "one gateway alone was wrong, too: the next alone",
         seen(ipfs_tries=3),
-        History(control(attempts={HF: SPENT}), (Mismatch(IPFS, WRONG), Mismatch(IPFS, OTHER))),
+        History(control(attempts={HF: SPENT}), (Mismatch(IPFS, WRONG),) * 2),
         Fetch(IPFS),
     ),
     (
-        "gateways gave the same wrong bytes together and alone: all of them have them",
+        "the last source has failed for the last time, and its turn is not over yet",
+        seen(running=IPFS),
+        History(control(attempts={HF: SPENT, IPFS: SPENT})),
+        Fetch(IPFS),
+    ),
+    (
+        "every gateway had its turn",
         seen(offered=(IPFS,), ipfs_tries=3),
-        History(mismatches=(Mismatch(IPFS, WRONG), Mismatch(IPFS, WRONG))),
+        History(mismatches=(Mismatch(IPFS, WRONG),) * 3),
         SUSPECT,
     ),
 ]

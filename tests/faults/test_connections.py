@@ -130,6 +130,13 @@ HEADERS = 10 * MIB
         quick=True,
     ),
     Fault("reset half way, once", "verified", _once(lambda d: breaking(d, half, reset)), quick=True),
+    # What a reset overtakes is lost: whether enough of each half arrives is the kernels' to say.
+    Fault(
+        "reset half way, at each request",
+        ("verified", "source_unavailable"),
+        _cdn(lambda d: breaking(d, half, reset)),
+        copies=3,
+    ),
     Fault(
         "reset half way, at every third request",
         "verified",

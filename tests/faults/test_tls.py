@@ -7,7 +7,6 @@ import ssl
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 from tests.support.certificates import certificate
 from tests.support.fault_stand import KIB, Ending, Fault, Stage, World, cases
@@ -18,10 +17,9 @@ HERE = "IP:127.0.0.1"
 
 
 @cache
-def _made(name: str, days: int, number: int) -> tuple[ssl.SSLContext, Path]:
+def _made(home: Path, name: str, days: int, number: int) -> tuple[ssl.SSLContext, Path]:
     """Make each certificate once; those of another `number` are strangers to each other."""
-    del number
-    return certificate(Path(mkdtemp(prefix="r3mes-tls-")), name, days=days)
+    return certificate(home / f"tls-{name.replace(':', '-')}-{days}-{number}", name, days=days)
 
 
 def _https(
@@ -30,9 +28,9 @@ def _https(
     """Serve over https with a certificate of `name`, of which the client trusts it, or a stranger's (`trusted`)."""
 
     def arranged(world: World) -> None:
-        world.origin = world.another_origin(tls=_made(name, days, 0)[0])
+        world.origin = world.another_origin(tls=_made(world.home, name, days, 0)[0])
         world.endpoint = world.origin.url
-        world.environ["REQUESTS_CA_BUNDLE"] = str(_made(name, days, trusted)[1])
+        world.environ["REQUESTS_CA_BUNDLE"] = str(_made(world.home, name, days, trusted)[1])
         world.hub(redirect("/cdn", linked(world.data)))
         world.cdn(ranged(world.data))
         arrange(world)

@@ -95,6 +95,7 @@ class World:
     """One file and who serves it; an arrangement changes what it is about."""
 
     def __init__(self, stage: Stage, name: str, size: int, places: ExitStack) -> None:
+        self.home = stage.home
         self.store = stage.store
         self.data = os.urandom(size)
         self.digest = sha256(self.data)

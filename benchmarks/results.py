@@ -22,18 +22,24 @@ class Judged:
     target: float
     unit: str = ""
     note: str = ""
+    # False: what the figure is about did not happen, so that it says nothing.
+    happened: bool = True
 
     @property
     def met(self) -> bool:
-        return self.value <= self.target
+        return self.happened and self.value <= self.target
+
+    @property
+    def verdict(self) -> str:
+        return "met" if self.met else "**missed**" if self.happened else "**not shown**"
 
     def row(self) -> tuple[str, ...]:
-        shown = f"{self.value:.0f} {self.unit}" if self.unit else f"{self.value:.2f}"
+        value = f"{self.value:.0f} {self.unit}" if self.unit else f"{self.value:.2f}"
         return (
             self.what,
-            shown,
+            value,
             f"≤ {self.target:g} {self.unit}".rstrip(),
-            "met" if self.met else "**missed**",
+            self.verdict,
             self.note,
         )
 

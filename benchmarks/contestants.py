@@ -157,9 +157,8 @@ class Ours(Contestant):
         self._environ = dict(environ or {})
 
     def version(self) -> str:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, check=False, stdout=subprocess.PIPE, text=True
-        )
+        command = ["git", "describe", "--always", "--dirty"]
+        commit = subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, text=True)
         return f"r3mes {__version__} {commit.stdout.strip()}".rstrip()
 
     def download(self, task: Task) -> Run:

@@ -17,7 +17,7 @@ LOCKED := locks/dev.txt locks/build.txt locks/model.txt locks/install.py pyproje
 
 .PHONY: help
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- without containers ---------------------------------------------------------------------------------------------
 
@@ -55,6 +55,15 @@ lint: $(STAMP) ## ruff, mypy --strict, import contracts
 reformat: $(STAMP) ## let ruff format and fix what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# --- benchmarks -----------------------------------------------------------------------------------------------------
+
+.PHONY: bench
+bench: bench-download ## every benchmark; takes many minutes
+
+.PHONY: bench-download
+bench-download: $(STAMP) ## race the downloader against aria2c, curl and hf_hub_download; ARGS=--tmpfs: in memory, too
+	@$(BIN)/python -m benchmarks.download $(ARGS)
 
 # --- containers -----------------------------------------------------------------------------------------------------
 
@@ -116,5 +125,5 @@ lock: ## resolve the locks again; ARGS=--upgrade for newer versions
 
 .PHONY: clean
 clean: ## remove .venv and caches; models, volumes and kept wheels stay
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	@rm -rf .venv benchmarks/.venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
 	@find . -name __pycache__ -prune -exec rm -rf {} +

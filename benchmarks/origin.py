@@ -1,12 +1,13 @@
 """A fast loopback origin, shaped like Hugging Face, that serves one file: for benchmarks and kill tests.
 
-`/{owner}/{repo}/resolve/{revision}/{file}` answers 302 to an absolute address under `/cdn/`, and digest, size and
-commit stand on that first answer alone. The bytes leave by sendfile in threads of this process, so that the interpreter
-costs a few calls a range. `Behaviour` paces each connection, or all together, and resets every n-th body in its middle.
+`/{owner}/{repo}/resolve/{revision}/{file}` answers 302 to an address on another port, as the CDN is another host than
+the hub; digest, size and commit stand on that first answer alone. The bytes leave by sendfile in threads of this
+process, so that the interpreter costs a few calls a range. `Behaviour` paces each connection, or all together, and
+resets every n-th body in its middle.
 
 Order of calls: `Origin(file)` → `start()` → `url`, `behave(...)`, `sent` → `stop()`; or as a context manager. Alone:
-`python -m benchmarks.origin --file FILE` prints its URL; then `POST /control` takes a behaviour as JSON and clears the
-counters, `GET /control` tells them.
+`python -m benchmarks.origin --file FILE` prints the URLs of hub and CDN; then `POST /control` takes a behaviour as JSON
+and clears the counters, `GET /control` tells them.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ class Origin:
         self.size = os.fstat(self._file).st_size
         self.sha256 = sha256 or file_digest(file)
         self._send_buffer = send_buffer
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listeners = [socket.create_server(("127.0.0.1", 0), backlog=64) for _ in ("hub", "cdn")]
+        self.url, self.cdn_url = (f"http://127.0.0.1:{each.getsockname()[1]}" for each in self._listeners)
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
         self.behave(Behaviour())
@@ -88,6 +89,11 @@ class Origin:
             self.behaviour = behaviour
             self.together = Bucket(behaviour.together)
             self.sent = self.requests = self.bodies = self.resets = 0
+
+    @property
+    def hosts(self) -> str:
+        """The `host:port` of hub and CDN, separated by a comma."""
+        return ",".join(url.removeprefix("http://") for url in (self.url, self.cdn_url))
 
     @property
     def counters(self) -> dict[str, int]:
@@ -103,13 +109,15 @@ class Origin:
 
     def start(self) -> None:
         """Begin to answer."""
-        threading.Thread(target=self._accept, name="origin", daemon=True).start()
+        for listener in self._listeners:
+            threading.Thread(target=self._accept, args=(listener,), name="origin", daemon=True).start()
 
     def stop(self) -> None:
         """Answer nobody any more and cut off who is connected."""
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
-        self._listener.close()
+        for listener in self._listeners:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # wakes accept
+            listener.close()
         with self._lock:
             for connection in self._connections:
                 with suppress(OSError):
@@ -122,10 +130,10 @@ class Origin:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection, _ = listener.accept()
             except OSError:
                 return
             with self._lock:
@@ -220,7 +228,7 @@ class _Conversation:
     def _redirect(self) -> None:
         origin = self._origin
         facts = {"X-Linked-Etag": f'"{origin.sha256}"', "X-Linked-Size": origin.size, "X-Repo-Commit": COMMIT}
-        location = f"{origin.url}/cdn/{origin.sha256}"
+        location = f"{origin.cdn_url}/cdn/{origin.sha256}"
         self._head("302 Found", {"Location": location, "Accept-Ranges": "bytes", "Content-Length": 0, **facts})
 
     def _send_file(self, method: str, headers: bytes) -> bool:
@@ -286,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before any thread, so that `sigwait` alone takes them
     with Origin(options.file, sha256=options.sha256) as origin:
-        sys.stdout.write(f"{origin.url}\n")
+        sys.stdout.write(f"{origin.url}\n{origin.cdn_url}\n")
         sys.stdout.flush()
         signal.sigwait(ends)
     return 0

@@ -74,7 +74,7 @@ class Stand:
             required_disk_space_gb=self.origin.size / 10**9,
             download_source=f"{self.origin.url}/org/tiny/resolve/main/tiny.gguf",
         )
-        settings = Downloader(self.home, pinned, environ={"R3MES_ALLOW_HTTP_SOURCES": "1"})
+        settings = Downloader(self.home, pinned, environ={"R3MES_ALLOW_HTTP_SOURCES": self.origin.hosts})
         self.layout, self.environ = settings.layout, settings.environ
 
     @property

@@ -86,12 +86,9 @@ class Follower:
         pin, genesis_sha256 = pinned
         with open_incoming(verifier.layout, digest) as incoming:
             journal = incoming.read_journal() if incoming is not None else None
-            if incoming is None:
+            if incoming is None or journal is None:
                 self._forget(digest)
-                settle_partial(verifier.layout, digest, None, None)
-                return False
-            if journal is None:
-                verifier.copies.drop(digest)
+                settle_partial(verifier.layout, digest, incoming, None)
                 return False
             try:
                 return self._advance(pin, known, incoming, journal)

@@ -46,6 +46,14 @@ class Incoming:
             return None
         return journal
 
+    def lacks_journal(self) -> bool:
+        """Tell whether there is no journal at all, so that this generation is void; a bad one may become good."""
+        try:
+            os.stat(JOURNAL, dir_fd=self.directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return False
+
     def read_complete_journal(self) -> Journal | None:
         """Return the journal if it holds and says that the data is complete."""
         journal = self.read_journal()

@@ -118,7 +118,7 @@ def settle_partial(
     step = next_step(
         PartialFacts(
             is_verified=is_verified,
-            data_is_gone=incoming is None,
+            is_gone=incoming is None or incoming.lacks_journal(),
             journal=journal,
             note=note,
             low_space=low_space or (journal is not None and journal.mode == "low-space"),

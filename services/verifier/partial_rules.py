@@ -21,7 +21,7 @@ class PartialStep(StrEnum):
     """What comes next."""
 
     REMOVE = "remove"  # note, partial and then incoming: the model is verified
-    DISCARD = "discard"  # note and partial: their incoming is gone
+    DISCARD = "discard"  # note and partial: their generation is gone
     LEAVE = "leave"  # nothing is known of incoming now
     NORMAL = "normal"  # remove what another generation left; there is room for an unnamed copy
     VOID = "void"  # the generation has lost bytes
@@ -33,13 +33,13 @@ class PartialStep(StrEnum):
 class PartialFacts:
     """What was found.
 
-    `journal`: the valid one of the data that is there, None when there is none; `data_is_gone`: there is no data, under
-    any name; `low_space`: the mode is announced, or the room for an unnamed copy is not there; `first_hole`: where
-    incoming has its first hole at or after `durable_of(note, journal)`.
+    `journal`: the valid one of the data that is there, None when there is none; `is_gone`: there is no data, or no file
+    of the journal's name, without which a generation is void; `low_space`: the mode is announced, or the room for an
+    unnamed copy is not there; `first_hole`: where incoming has its first hole at or after `durable_of(note, journal)`.
     """
 
     is_verified: bool = False
-    data_is_gone: bool = False
+    is_gone: bool = False
     journal: Journal | None = None
     note: PartialNote | None = None
     low_space: bool = False
@@ -62,7 +62,7 @@ def next_step(facts: PartialFacts) -> PartialStep:
     journal = facts.journal
     if facts.is_verified:
         return PartialStep.REMOVE
-    if facts.data_is_gone:
+    if facts.is_gone:
         return PartialStep.DISCARD
     if journal is None:
         return PartialStep.LEAVE

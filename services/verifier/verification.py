@@ -120,17 +120,16 @@ class Verifier:
             return Outcome.STOPPED
         # Step 1: a regular file with one link, or nothing.
         with open_incoming(self.layout, pin.sha256) as incoming:
-            if settled.file_name is not None or incoming is None:
+            is_verified = settled.file_name is not None
+            journal = incoming.read_journal() if incoming is not None else None
+            if is_verified or journal is None:
                 self.copies.drop(pin.sha256)
-                settle_partial(self.layout, pin.sha256, incoming, None, is_verified=settled.file_name is not None)
-            if settled.file_name is not None:
+                settle_partial(self.layout, pin.sha256, incoming, journal, is_verified=is_verified)
+            if is_verified:
                 if incoming is not None:
                     self._remove(incoming, None)
                 return Outcome.ALREADY_VERIFIED
-            if incoming is None:
-                return Outcome.NOTHING
-            journal = incoming.read_complete_journal()
-            if journal is None:
+            if incoming is None or journal is None or not journal.complete:
                 return Outcome.NOTHING
             return self._judge(pin, genesis_sha256, incoming, journal)
 

@@ -17,7 +17,7 @@ LOCKED := locks/dev.txt locks/build.txt locks/model.txt locks/install.py pyproje
 
 .PHONY: help
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- without containers ---------------------------------------------------------------------------------------------
 
@@ -39,6 +39,10 @@ test: $(STAMP) ## all tests that need no containers; ARGS go to pytest
 .PHONY: quick
 quick: $(STAMP) ## the tests that take seconds
 	@$(BIN)/pytest -m "not containers and not slow" -q $(ARGS)
+
+.PHONY: bench-verify
+bench-verify: $(STAMP) ## what verification costs beside hashing alone; ARGS=--at=DIR for another file system
+	@$(BIN)/python -m benchmarks.verify $(ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## ruff, mypy --strict, import contracts

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from services.verifier.incoming import Incoming
-from services.verifier.low_space import LowSpaceCopy, open_low_space, settle_partial
+from services.verifier.low_space import LowSpaceCopy, PartialsLock, is_low_space, open_low_space, settle_partial
 from services.verifier.partial_rules import PartialStep
 from services.verifier.private_copy import OnBytes, PrivateCopy, open_private_copy
 from services.verifier.progress import Observer
@@ -49,13 +49,16 @@ class Copies:
         self._layout = layout
         self._observer = observer
         self._begun: dict[str, Begun] = {}
+        self.partials = PartialsLock(layout)
 
     def begin(self, incoming: Incoming, journal: Journal, size: int, *, followed: bool) -> Begun:
         """Begin a copy at byte 0, or go on with a low-space partial.
 
         A follower leaves it to the job to turn to low-space mode for want of room. Raises DiskFullError,
-        BytesLostError when the generation is void, OSError.
+        BytesLostError when the generation is void, NotReadyError when the partials are another process's, OSError.
         """
+        if is_low_space(self._layout, journal):
+            self.partials.hold()
         step = settle_partial(self._layout, incoming.digest, incoming, journal)
         if step is PartialStep.NORMAL:
             try:
@@ -64,6 +67,7 @@ class Copies:
             except DiskFullError:
                 if followed:
                     raise
+            self.partials.hold()
             step = settle_partial(self._layout, incoming.digest, incoming, journal, low_space=True)
         return self._begun_with(open_low_space(self._layout, incoming, journal, step), incoming, journal, size)
 

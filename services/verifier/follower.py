@@ -42,6 +42,7 @@ class _Known:
     lease: LeaseWatch
     rests_until: float = 0.0
     progress_at: float = 0.0
+    complaint: str = ""  # what was said last, so that it is said once
     left: tuple[str, int] | None = None  # the generation, and what was announced when its copy was given up
 
 
@@ -132,7 +133,9 @@ class Follower:
         if begun is not None and not (isinstance(error, DiskFullError) and isinstance(begun.copy, LowSpaceCopy)):
             self._verifier.copies.drop(digest)
         message = error.message if isinstance(error, R3mesError) else str(error)
-        log.warning("cannot follow a download for now", sha256=digest, error=message)
+        if message != known.complaint:
+            known.complaint = message
+            log.warning("cannot follow a download for now", sha256=digest, error=message)
 
     def _forget(self, digest: str) -> None:
         self._verifier.copies.drop(digest)

@@ -9,6 +9,7 @@ open for writing, and is promoted by a rename. Since incoming gives its bytes up
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import threading
 from contextlib import suppress
@@ -17,10 +18,10 @@ import structlog
 
 from services.verifier.incoming import Incoming
 from services.verifier.linux import punch_hole
-from services.verifier.partial_rules import PartialFacts, PartialStep, durable_of, next_step
+from services.verifier.partial_rules import PartialFacts, PartialStep, durable_of, is_noted, next_step
 from services.verifier.private_copy import OnBytes, PrivateCopy, make_room
 from services.verifier.verdict import Pass, PassEnd
-from shared.errors import DiskFullError, IntegrityError
+from shared.errors import DiskFullError, IntegrityError, NotReadyError
 from shared.store.atomic import fsync_dir
 from shared.store.layout import StoreLayout
 from shared.store.records import Journal, PartialNote
@@ -98,6 +99,42 @@ class LowSpaceCopy(PrivateCopy):
             make_room(self.descriptor, self._layout, size)
 
 
+class PartialsLock:
+    """Held by the one process that makes partials in a store, from its first one to its end.
+
+    Unnamed copies of two verifiers do not meet; two that write one partial would lose bytes.
+    """
+
+    def __init__(self, layout: StoreLayout) -> None:
+        self._layout = layout
+        self._descriptor: int | None = None
+
+    def hold(self) -> None:
+        """Take the lock, unless it is held already; raises NotReadyError when another process has it, OSError."""
+        if self._descriptor is not None:
+            return
+        descriptor = os.open(self._layout.partial, os.O_RDONLY | os.O_DIRECTORY | _FLAGS)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise NotReadyError(
+                "another verifier makes partials in this store", next_step="run one verifier for one store"
+            ) from error
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let others make partials."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def is_low_space(layout: StoreLayout, journal: Journal) -> bool:
+    """Tell whether this generation is copied in low-space mode: it is announced so, or was begun so."""
+    return journal.mode == "low-space" or is_noted(PartialNote.read(layout.partial_note(journal.sha256)), journal)
+
+
 def settle_partial(
     layout: StoreLayout,
     digest: str,
@@ -142,6 +179,7 @@ def open_low_space(layout: StoreLayout, incoming: Incoming, journal: Journal, st
             durable = durable_of(PartialNote.read(layout.partial_note(digest)), journal)
             descriptor = _reopen(layout, digest)
             os.ftruncate(descriptor, durable)
+            _give_up(incoming.descriptor, durable, digest)  # a crash may have come before: the room is needed now
         case PartialStep.BEGIN:
             durable = 0
             descriptor = os.open(layout.partial_file(digest), os.O_CREAT | os.O_EXCL | os.O_RDWR | _FLAGS, 0o600)

@@ -30,4 +30,8 @@ def verify_once(
     """
     metrics = VerifierMetrics(CollectorRegistry())
     verifier = Verifier(layout, TrustWatch(layout), metrics, stop or threading.Event(), SilentObserver(on_bytes))
-    return verifier.verify(digest)
+    try:
+        return verifier.verify(digest)
+    finally:
+        verifier.copies.drop(digest)
+        verifier.copies.partials.release()

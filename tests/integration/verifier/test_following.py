@@ -15,6 +15,7 @@ from shared.hints import RedisHints
 from shared.queue import VerifyQueue
 from shared.redis_link import RedisLink
 from shared.states import VerificationProgress
+from shared.store.records import PartialNote
 from tests.integration.verifier.conftest import StartVerifier, VerifierProcess
 from tests.support.redis_server import RedisServer
 from tests.support.slow_download import MIB, Download
@@ -203,3 +204,55 @@ def test_it_stays_within_a_hundred_megabytes_while_it_follows_and_judges(
         if line.startswith("VmHWM")
     )
     assert peak <= 100_000_000
+
+
+@pytest.mark.slow
+def test_sigterm_in_the_middle_of_a_step_ends_it_within_five_seconds(
+    tmp_path: Path, clean_redis: str, start_verifier: StartVerifier
+) -> None:
+    size, digest = 4_000_000_000, sha256_of(b"a model that never comes")
+    store = Store.make(tmp_path / "models", entry(digest, required_disk_space_gb=4.0))
+    verifier = start_verifier(store, clean_redis)
+    verifier.wait_until_ready()
+    download = Download(store, b"", digest)
+    os.truncate(store.layout.data(download.digest), size)  # sparse, so that it costs no disk
+    download.announce(size=size, prefix=size)
+    wait_until(lambda: verifier.metric("r3mes_verified_bytes_total") > 0, 30, "the first step")
+    assert verifier.metric("r3mes_verified_bytes_total") < size
+    assert verifier.terminate(STOP_SECONDS) == 0
+    assert store.layout.data(download.digest).exists()
+    assert store.layout.verified_dir(download.digest).exists() is False
+
+
+@pytest.mark.slow
+def test_low_space_takes_little_more_room_than_one_copy_and_lives_through_a_kill(
+    tmp_path: Path, hints: RedisHints, clean_redis: str, start_verifier: StartVerifier
+) -> None:
+    commit = 64 * MIB
+    content = os.urandom(4 * MIB) * 50
+    store = Store.make(tmp_path / "models", entry(content))
+    verifier = start_verifier(store, clean_redis)
+    verifier.wait_until_ready()
+    download = Download(store, content, mode="low-space")
+    layout, digest = store.layout, download.digest
+
+    def durable() -> int:
+        note = PartialNote.read(layout.partial_note(digest))
+        return 0 if note is None else note.durable
+
+    for received in range(32 * MIB, len(content), 32 * MIB):
+        download.receive(received, durable=True)
+        wait_until(lambda received=received: durable() == received // commit * commit, 30, f"{received} bytes followed")
+        halves = [path for path in (layout.data(digest), layout.partial_file(digest)) if path.exists()]
+        occupied = sum(path.stat().st_blocks * 512 for path in halves)
+        assert occupied <= received + 2 * commit
+        assert hints.read_copy_size(digest) == 0, "a partial has a name by which its size is found"
+        if received == 4 * 32 * MIB:
+            verifier.kill()
+            verifier.restart()
+    wait_until(lambda: layout.data(digest).stat().st_blocks * 512 < commit, what="the last punch")
+    verifier.wait_until_ready()
+    download.complete()
+    wait_for_promotion(store, clean_redis, content)
+    assert len(content) - followed_bytes(verifier, digest) < MIB
+    assert list(layout.partial.iterdir()) == []

@@ -55,6 +55,13 @@ def follow(follower: Follower) -> None:
         pass
 
 
+def restarted(verifier: Verifier, store: Store, registry: CollectorRegistry | None = None) -> Verifier:
+    """Another verifier, as after the end of the first, which keeps nothing."""
+    verifier.copies.drop(DIGEST)
+    verifier.copies.partials.release()
+    return make_verifier(store, registry)
+
+
 def assert_promoted(store: Store) -> None:
     file = store.layout.verified_file(DIGEST, "tiny.gguf")
     assert file.read_bytes() == RIGHT
@@ -99,14 +106,13 @@ def test_after_a_restart_the_partial_is_hashed_again_and_goes_on(
     download = Download(store, RIGHT, mode="low-space")
     download.receive(5 * COMMIT // 2, durable=True)
     follow(follower)
-    verifier.copies.drop(DIGEST)
     partial = store.layout.partial_file(DIGEST)
     if how == "a crash after more was written":
         with partial.open("ab") as file:
             file.write(b"garbage that was never durable")
     if how == "a crash in the promotion":
         partial.chmod(0o444)
-    again = make_verifier(store)
+    again = restarted(verifier, store)
     follow(Follower(again))
     begun = again.copies.get(DIGEST)
     assert begun is not None
@@ -121,11 +127,10 @@ def test_a_partial_that_changed_on_disk_is_found_out(store: Store, verifier: Ver
     download = Download(store, RIGHT, mode="low-space")
     download.receive(2 * COMMIT, durable=True)
     follow(follower)
-    verifier.copies.drop(DIGEST)
     with store.layout.partial_file(DIGEST).open("r+b") as file:
         file.write(flip(RIGHT, 3)[:10])
     download.complete()
-    assert make_verifier(store).verify(DIGEST) is Outcome.REJECTED
+    assert restarted(verifier, store).verify(DIGEST) is Outcome.REJECTED
     assert store.verified_names(DIGEST) == []
 
 
@@ -154,7 +159,6 @@ def test_lost_bytes_void_the_generation_and_blame_no_source(
     follow(follower)
     assert durable(store) == 3 * COMMIT
     download.receive(4 * COMMIT, durable=True)
-    verifier.copies.drop(DIGEST)
     match what:
         case "partial gone":
             store.layout.partial_file(DIGEST).unlink()
@@ -166,7 +170,7 @@ def test_lost_bytes_void_the_generation_and_blame_no_source(
             with store.layout.data(DIGEST).open("r+b") as file:
                 low_space.punch_hole(file.fileno(), 3 * COMMIT + 8 * KIB)
     registry = CollectorRegistry()
-    again = make_verifier(store, registry)
+    again = restarted(verifier, store, registry)
     if who == "the job":
         download.complete()
         assert again.verify(DIGEST) is Outcome.REJECTED
@@ -205,12 +209,24 @@ def test_what_is_written_again_below_durable_is_given_up_again(
     download = Download(store, RIGHT, mode="low-space")
     download.receive(2 * COMMIT)  # written, announced, not durable
     follow(follower)
-    verifier.copies.drop(DIGEST)
     download.received = COMMIT
     download.receive(3 * COMMIT, durable=True)
-    follow(Follower(make_verifier(store)))
+    follow(Follower(restarted(verifier, store)))
     assert durable(store) == 3 * COMMIT
     assert allocated(store.layout.data(DIGEST)) <= 8 * KIB
+
+
+def test_what_a_crash_left_unpunched_is_given_up_at_the_start(
+    store: Store, verifier: Verifier, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Download(store, RIGHT, mode="low-space").receive(2 * COMMIT, durable=True)
+    with monkeypatch.context() as crashing:
+        crashing.setattr(low_space, "punch_hole", lambda *_arguments: None)
+        follow(follower)
+    assert allocated(store.layout.data(DIGEST)) >= 2 * COMMIT
+    follow(Follower(restarted(verifier, store)))
+    assert allocated(store.layout.data(DIGEST)) <= 8 * KIB
+    assert_no_byte_is_lost(store, RIGHT, 2 * COMMIT)
 
 
 def test_with_the_verified_name_there_the_leftovers_go(store: Store, verifier: Verifier, follower: Follower) -> None:
@@ -320,4 +336,17 @@ def test_incoming_that_cannot_be_punched_costs_room_and_no_bytes(
     assert durable(store) == 2 * COMMIT
     assert allocated(store.layout.data(DIGEST)) >= 2 * COMMIT
     download.complete()
+    assert verifier.verify(DIGEST) is Outcome.PROMOTED
+
+
+def test_two_verifiers_never_write_one_partial(store: Store, verifier: Verifier, follower: Follower) -> None:
+    download = Download(store, RIGHT, mode="low-space")
+    download.receive(2 * COMMIT, durable=True)
+    follow(follower)
+    second = make_verifier(store)
+    follow(Follower(second))
+    assert second.copies.get(DIGEST) is None
+    download.complete()
+    assert second.verify(DIGEST) is Outcome.ERROR
+    assert durable(store) == 2 * COMMIT
     assert verifier.verify(DIGEST) is Outcome.PROMOTED

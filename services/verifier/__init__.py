@@ -2,7 +2,7 @@
 
 Rooms, in the order in which a job walks through them: `__main__` (start, signals, stop) ▸ `job` (the one function that
 RQ may call) ▸ `verification` (the numbered steps of design §2 "Verify") ▸ `existing` (step 0: what is verified already)
-▸ `incoming` (step 1, and the removal bound to what was hashed) ▸ `copies` (which copy: a follower's, a new one, in which
+▸ `incoming` (step 1, and the removal bound to what was hashed) ▸ `copies` (a follower's copy or a new one, in which
 mode) ▸ `private_copy` (steps 2 and 3) or `low_space` (the same where there is room for one copy only, as the pure
 `partial_rules` say) ▸ `verdict` (pure) ▸ `promote` (step 4) or `rejected` (step 5).
 

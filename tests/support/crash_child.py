@@ -9,6 +9,7 @@ import errno
 import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -67,13 +68,38 @@ def _verify(root: Path, digest: str, die_before: int, without_tmpfile: bool, sma
     verify_once(StoreLayout(root), digest)
 
 
+def photograph_verification(root: Path, digest: str, disk: Path, photographs: Path, without_fsync: bool) -> None:
+    """Verify in small steps, and copy the file `disk` before each change; the target of a process of `context`."""
+    _take_small_steps()
+    if without_fsync:
+        _skip_fsync_of_files()
+    _before_changes(lambda number: shutil.copyfile(disk, photographs / f"{number:04}.img"))
+    verify_once(StoreLayout(root), digest)
+
+
+def _skip_fsync_of_files() -> None:
+    """Let no file of `.partial` but the notes be synced."""
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if len(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))) != 64:  # noqa: PTH115, PTH119
+            real(descriptor)
+
+    os.fsync = fsync
+    private_copy.start_writeback = lambda *_arguments: None
+
+
 def _die_before(number: int) -> None:
+    _before_changes(lambda change: os.kill(os.getpid(), signal.SIGKILL) if change == number else None)
+
+
+def _before_changes(act: Callable[[int], object]) -> None:
+    """Call `act` with the number of each change of the disk, counted from 1, before it is made."""
     changes = itertools.count(1)
 
     def counted(function: Callable[..., object]) -> Callable[..., object]:
         def call(*arguments: object, **more: object) -> object:
-            if next(changes) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+            act(next(changes))
             return function(*arguments, **more)
 
         return call

@@ -63,6 +63,7 @@ class Following:
     def _watch(self) -> None:
         journals = _Journals(self._layout, self._closing)
         try:
+            journals.watch(set())  # before the first look, so that no new download falls between
             while not self._is_over():
                 candidates = self._follower.candidates()
                 journals.watch(candidates)

@@ -203,7 +203,6 @@ def test_it_stays_within_a_hundred_megabytes_while_it_follows_and_judges(
         for line in Path(f"/proc/{verifier.process.pid}/status").read_text().splitlines()
         if line.startswith("VmHWM")
     )
-    print(f"peak memory of the verifier: {peak / 1e6:.0f} MB")
     assert peak <= 100_000_000
 
 

@@ -44,6 +44,10 @@ test-faults: $(STAMP) ## every misbehaviour of an origin against real processes,
 quick: $(STAMP) ## the tests that take seconds
 	@$(BIN)/pytest -m "not containers and not slow" -q $(ARGS)
 
+.PHONY: bench-verify
+bench-verify: $(STAMP) ## what verification costs beside hashing alone; ARGS=--at=DIR for another file system
+	@$(BIN)/python -m benchmarks.verify $(ARGS)
+
 .PHONY: lint
 lint: $(STAMP) ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff check .

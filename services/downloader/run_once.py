@@ -45,7 +45,6 @@ from shared.store.trust import read_trust
 
 __all__ = [
     "Completed",
-    "FailureReason",
     "Interrupted",
     "LeaseTaken",
     "LocalTrouble",
@@ -106,7 +105,7 @@ def adopt_once(
         watch.end()
     match outcome:
         case Interrupted() if watch.lacks_verifier:
-            return NoRoom("there is room for one copy only, and no verifier is at work to follow", None)
+            return NoRoom("there is room for one copy only, and no verifier is at work that could follow", None)
         case SourceFailed(message) if wrong:
             return SourceFailed(message, FailureReason.HASH_MISMATCH)
         case _:

@@ -24,12 +24,13 @@ from launcher.demo.interrupts import Interrupts
 from launcher.demo.lock import demo_lock
 from launcher.demo.logs import last_words
 from launcher.demo.options import DemoOptions
-from launcher.demo.places import Places, choose_ports, demo_places, find_genesis, find_model_file
+from launcher.demo.places import Places, demo_places, find_genesis, find_model_file
 from launcher.demo.scene import CancelledError, Scene
 from launcher.demo.story import Story
 from launcher.demo.supervisor import ServiceEndedError, ServiceSpec, Supervisor
-from launcher.endpoints import ClientSettings, Role, endpoints_file, write_endpoints
+from launcher.endpoints import DEFAULT_PORTS, ClientSettings, Role, endpoints_file, write_endpoints
 from launcher.origin import Origin
+from launcher.ports import claimed_ports
 from launcher.redis_server import RedisServer
 from shared.acceptance import load_init_settings, start_store
 from shared.errors import ConfigurationError, ExitCode, StoreError
@@ -82,7 +83,7 @@ class _Demo:
             models=self._places.models,
             genesis=find_genesis(user, Path.cwd()),
             origin_url=origin.url,
-            ports=choose_ports(),
+            ports=self._stack.enter_context(claimed_ports(DEFAULT_PORTS)),
             redis_url_file=self._redis.url_file,
             tamper=self._options.tamper,
         )

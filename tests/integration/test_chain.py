@@ -117,7 +117,8 @@ def test_a_killed_demo_leaves_no_process(serving: Demo) -> None:
 
 
 def test_an_interrupt_during_the_download_leaves_no_process_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    with Demo(tmp_path) as demo:
+    slow = str(16 * 1024 * 1024)  # the interrupt has to come before the last byte, on a busy machine too
+    with Demo(tmp_path, R3MES_DOWNLOAD_MAX_BYTES_PER_SECOND=slow) as demo:
         demo.wait_for(" MB of 98.4 MB (", 60)
         demo.interrupt(signal.SIGINT)
         assert demo.wait(30) == 130

@@ -1,7 +1,6 @@
 """The small parts of the demo: places, ports, environment, lock, log lines, records, display."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from launcher.demo.display import PlainDisplay, describe_progress, short_path
 from launcher.demo.environment import Wiring, common_environment, service_environment
 from launcher.demo.lock import demo_lock
 from launcher.demo.logs import last_words, readable
-from launcher.demo.places import demo_places, find_genesis, find_model_file, is_free
+from launcher.demo.places import demo_places, find_genesis, find_model_file
 from launcher.demo.rejections import Rejections
 from launcher.endpoints import ClientSettings, base_url, demo_directory, write_endpoints
 from shared.errors import NotReadyError
@@ -59,15 +58,6 @@ def test_a_missing_model_package_names_the_next_step(monkeypatch: pytest.MonkeyP
     with pytest.raises(NotReadyError) as caught:
         find_model_file()
     assert "`make`" in caught.value.next_step
-
-
-def test_a_port_that_someone_listens_on_is_not_free() -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        port = listener.getsockname()[1]
-        assert not is_free(port)
-    assert is_free(port)
 
 
 def test_nothing_of_the_services_leaves_the_machine(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from launcher.genesis_entry import add_entry, hash_file
+from launcher.streams import write_data
 from shared.acceptance import AcceptancePlan, accept, load_init_settings, plan_acceptance, stage
 from shared.acceptance.settings import DEFAULT_GENESIS
 from shared.addresses import AddressPolicy, check_download_sources
@@ -180,7 +181,7 @@ def _print_pin(pin: ModelPin) -> None:
 
 
 def _print_json(data: object) -> None:
-    sys.stdout.write(json.dumps(data, indent=2) + "\n")
+    write_data(json.dumps(data, indent=2) + "\n")
 
 
 def _stdout() -> Console:

@@ -32,7 +32,7 @@ from launcher.endpoints import DEFAULT_PORTS, ClientSettings, Role, endpoints_fi
 from launcher.origin import Origin
 from launcher.ports import claimed_ports
 from launcher.redis_server import RedisServer
-from shared.acceptance import load_init_settings, start_store
+from shared.acceptance import StartOutcome, load_init_settings, start_store
 from shared.errors import ConfigurationError, ExitCode, StoreError
 from shared.genesis import Genesis, ModelPin
 from shared.settings import load_settings
@@ -47,6 +47,7 @@ def run_demo(options: DemoOptions, environ: Mapping[str, str] | None = None) -> 
     user = {name: value for name, value in (os.environ if environ is None else environ).items() if value.strip()}
     settings = load_settings(ClientSettings, user)
     places = demo_places(settings.store_root, tamper=options.tamper)
+    _refuse_file_as_store(places.models)
     model_file = find_model_file()
     display = choose_display()
     with Interrupts() as interrupts, ExitStack() as stack:
@@ -88,7 +89,10 @@ class _Demo:
             tamper=self._options.tamper,
         )
         common = common_environment(user, wiring)
-        pin = find_pin(accept(common), origin.content.sha256, model_file)
+        outcome = accept(common)
+        if outcome.candidate is None:
+            self._display.say(f"no genesis file ({wiring.genesis or 'none set'}): the accepted one goes on")
+        pin = find_pin(outcome.genesis, origin.content.sha256, model_file)
         origin.serve_as(Path(urlsplit(pin.download_source).path).name)
         question = Question(self._options.prompt, pin.model_name, self._options.max_tokens, temperature=0.0)
         scene = Scene(pin, origin.content.size, self._places, wiring, question, api_key, lambda: origin.bytes_served)
@@ -149,10 +153,10 @@ class _Demo:
             self._display.say("this store belongs to the tampered demo alone and was emptied")
 
 
-def accept(environ: Mapping[str, str]) -> Genesis:
-    """Do what the first service to start does on a host, and return what is accepted; raises ConfigurationError."""
+def accept(environ: Mapping[str, str]) -> StartOutcome:
+    """Do what the first service to start does on a host; raises ConfigurationError."""
     settings, values = load_init_settings(environ, project=Path.cwd())
-    return start_store(settings, values, judge_unchanged=False).genesis
+    return start_store(settings, values, judge_unchanged=False)
 
 
 def find_pin(genesis: Genesis, sha256: str, model_file: Path) -> ModelPin:
@@ -164,6 +168,12 @@ def find_pin(genesis: Genesis, sha256: str, model_file: Path) -> ModelPin:
         f"the accepted genesis pins {names}; the demo can serve only {model_file.name} (sha256 {sha256})",
         next_step="unset R3MES_GENESIS and use another R3MES_MODELS_DIR, or start the services themselves",
     )
+
+
+def _refuse_file_as_store(models: Path) -> None:
+    """Before a lock or a log is written beside it; raises StoreError."""
+    if os.path.lexists(models) and not os.path.isdir(models):  # noqa: PTH112 - no error where it is barred
+        raise StoreError(f"the store {models} is not a directory", next_step="set R3MES_MODELS_DIR to a directory")
 
 
 def _prepare_directories(places: Places, *, empty_store: bool) -> None:

@@ -150,7 +150,7 @@ def test_a_lie_of_one_bit_loads_nothing_and_exits_with_3(tmp_path: Path) -> None
 
 def test_on_a_terminal_there_is_one_bar_each_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path), "TERM": "xterm-256color"}
-    command = [sys.executable, "-m", "launcher.cli", "demo", "--max-tokens", "16"]
+    command = [sys.executable, "-m", "launcher", "demo", "--max-tokens", "16"]
     terminal = pexpect.spawn(
         command[0], command[1:], env=environment, cwd=str(PROJECT), encoding="utf-8", dimensions=(40, 120), timeout=120
     )

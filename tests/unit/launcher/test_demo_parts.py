@@ -1,5 +1,6 @@
 """The small parts of the demo: places, ports, environment, lock, log lines, records, display."""
 
+import io
 import os
 import subprocess
 import sys
@@ -7,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from launcher.demo.display import PlainDisplay, describe_progress, short_path
+from launcher.demo.display import PlainDisplay, TerminalDisplay, describe_progress, short_path
 from launcher.demo.environment import Wiring, common_environment, service_environment
 from launcher.demo.lock import demo_lock
 from launcher.demo.logs import last_words, readable
@@ -168,6 +170,19 @@ def test_plain_progress_is_a_line_a_quarter(capsys: pytest.CaptureFixture[str]) 
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition("(")[2] for line in lines] == ["0 %)", "25 %)", "50 %)", "75 %)", "100 %)"]
     assert lines[1] == "download: 250.0 kB of 1.0 MB (25 %)"
+
+
+@pytest.mark.parametrize(("width", "shown"), [(120, "━"), (64, "MB"), (40, "33.0/98.4 MB"), (20, "34")])
+def test_a_bar_stays_on_one_line_however_narrow_the_terminal(width: int, shown: str) -> None:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    bars = TerminalDisplay(console)._bars()
+    for stage in ("download, try 2", "verify"):
+        bars.update(bars.add_task(stage, total=98_362_432), completed=33_000_000)
+    with console.capture() as captured:
+        console.print(bars.get_renderable())
+    lines = captured.get().splitlines()
+    assert len(lines) == 2
+    assert shown in lines[0]
 
 
 def test_progress_without_a_total_says_what_is_known() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from launcher.answer import Question
+from launcher.demo.disk import writing_below
 from launcher.demo.display import Display, choose_display, short_path
 from launcher.demo.environment import Wiring, common_environment, service_environment
 from launcher.demo.interrupts import Interrupts
@@ -54,7 +55,8 @@ def run_demo(options: DemoOptions, environ: Mapping[str, str] | None = None) -> 
         stack.enter_context(demo_lock(places.lock))
         demo = _Demo(options, places, display, stack)
         try:
-            demo.start(user, model_file, settings.api_key)
+            with writing_below(places.directory):
+                demo.start(user, model_file, settings.api_key)
             return demo.keep_running(interrupts)
         except ServiceEndedError as error:
             display.say(last_words(error.spec.log_file))
@@ -177,16 +179,10 @@ def _refuse_file_as_store(models: Path) -> None:
 
 
 def _prepare_directories(places: Places, *, empty_store: bool) -> None:
-    try:
-        if empty_store:
-            _remove_tree(places.models)
-        for directory in (places.logs, places.redis):
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise StoreError(
-            f"cannot prepare {error.filename or places.directory}: {error.strerror}",
-            next_step="check its owner and the space on the disk, or set R3MES_MODELS_DIR",
-        ) from error
+    if empty_store:
+        _remove_tree(places.models)
+    for directory in (places.logs, places.redis):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def _remove_tree(path: Path) -> None:

@@ -19,6 +19,7 @@ from shared.store.records import Control, Journal, Receipt, StatIdentity
 from tests.support.demo import PROJECT, Demo
 from tests.support.geneses import DIGEST, plain_form
 from tests.support.origin_server import ScriptedOrigin
+from tests.support.small_disk import fill, small_disk
 
 BYTES = b"the model of the tests"
 NOBODY = "http://127.0.0.1:9"
@@ -87,6 +88,17 @@ def test_a_file_in_the_place_of_the_store_is_refused_and_nothing_is_written_besi
         assert demo.wait() == 78
         assert "is not a directory" in demo.stderr
         assert [path.name for path in folder.iterdir()] == ["file"]
+
+
+def test_a_disk_without_any_room_is_an_error_with_its_code(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64 * 1024) as disk:
+        (disk / ".r3mes").mkdir()
+        fill(disk / "ballast")
+        with Demo(tmp_path, "--once", R3MES_MODELS_DIR=str(disk / ".r3mes" / "models")) as demo:
+            assert demo.wait() == 5
+            assert "no room to write" in demo.stderr
+            assert "Traceback" not in demo.stderr
+            assert demo.left_behind() == []
 
 
 def test_a_misspelt_setting_is_refused(home: Path) -> None:

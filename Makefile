@@ -10,6 +10,8 @@ PYTHON ?= $(shell for python in python3 /usr/bin/python3 python3.13 python3.12 p
 	$$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; exit; }; done; echo python3)
 UV ?= uv
 ARGS ?=
+# Test files that run at once: most of a test's time is waiting. PROCESSES=0 runs all in one process.
+PROCESSES ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -34,7 +36,7 @@ demo: $(STAMP) ## download, verify and question a real model; ARGS=--once ends a
 
 .PHONY: test
 test: $(STAMP) ## all tests that need no containers, but of the misbehaviours only a few; ARGS go to pytest
-	@$(BIN)/pytest -m "not containers and not faults" $(ARGS)
+	@$(BIN)/pytest -m "not containers and not faults" -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-faults
 test-faults: $(STAMP) ## every misbehaviour of an origin against real processes, in a few minutes

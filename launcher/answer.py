@@ -20,6 +20,7 @@ import requests
 
 from launcher.endpoints import error_message, session
 from launcher.sse import event_data
+from launcher.streams import write_data
 from shared.errors import EngineError, NotReadyError, R3mesError, UsageError
 
 CONNECT_SECONDS = 5.0
@@ -134,13 +135,11 @@ def write_answer(answer: Answer, *, is_wanted: Callable[[], bool] = lambda: True
             for text in pieces:
                 if not is_wanted():
                     return
+                write_data(safe(text))
                 wrote = True
-                sys.stdout.write(safe(text))
-                sys.stdout.flush()
         finally:
             if wrote:
-                sys.stdout.write("\n")
-                sys.stdout.flush()
+                write_data("\n")
 
 
 def parse_chunk(data: str) -> tuple[str, int | None]:

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from launcher import genesis_commands, import_command, init_command, stack_commands
+from launcher.streams import mend_streams
 from shared.errors import ExitCode, R3mesError
 from shared.log import configure_logging
 
@@ -31,6 +32,7 @@ import_command.register(app)
 
 def main() -> NoReturn:
     """Run the command line and exit with the code of the contract."""
+    mend_streams()
     configure_logging("r3mes", "warning")
     try:
         app(prog_name="r3mes")
@@ -42,7 +44,3 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
     sys.exit(ExitCode.OK)
-
-
-if __name__ == "__main__":
-    main()

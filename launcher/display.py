@@ -14,10 +14,21 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TransferSpeedColumn,
+)
 
 QUIET_SECONDS = 10.0
 QUARTERS = 4
+# In columns: what a stage needs for one line.
+WIDTH_WITH_BARS = 64
+WIDTH_WITH_BYTES = 40
 
 
 class Display(Protocol):
@@ -95,12 +106,14 @@ class TerminalDisplay:
             self._tasks.clear()
 
     def _bars(self) -> Progress:
+        columns: list[ProgressColumn] = [TextColumn("{task.description:<14}"), TextColumn("{task.percentage:>3.0f} %")]
+        if self._console.width >= WIDTH_WITH_BYTES:
+            columns.append(DownloadColumn())
+        if self._console.width >= WIDTH_WITH_BARS:
+            columns.insert(1, BarColumn())
+            columns.append(TransferSpeedColumn())
         return Progress(
-            TextColumn("{task.description:<14}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            DownloadColumn(),
-            TransferSpeedColumn(),
+            *columns,
             console=self._console,
             redirect_stdout=False,
             redirect_stderr=False,

@@ -18,6 +18,7 @@ from rich.console import Console
 from launcher.display import choose_display
 from launcher.genesis_entry import add_entry
 from launcher.hashing import hash_file
+from launcher.streams import write_data
 from shared.acceptance import AcceptancePlan, accept, load_init_settings, plan_acceptance, stage
 from shared.acceptance.settings import DEFAULT_GENESIS
 from shared.addresses import AddressPolicy, check_download_sources
@@ -186,7 +187,7 @@ def _print_pin(pin: ModelPin) -> None:
 
 
 def _print_json(data: object) -> None:
-    sys.stdout.write(json.dumps(data, indent=2) + "\n")
+    write_data(json.dumps(data, indent=2) + "\n")
 
 
 def _stdout() -> Console:

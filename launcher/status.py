@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.filesize import decimal
 
 from launcher.endpoints import ClientSettings, base_url, error_message, session
+from launcher.streams import write_data
 from shared.errors import NotReadyError, UsageError
 from shared.genesis import ModelPin
 from shared.states import ModelState, ModelStatus
@@ -39,18 +40,25 @@ class Report:
 
 
 def report(settings: ClientSettings) -> Report:
-    """Ask the downloader; with nobody there and no `R3MES_URL`, read the store.
+    """Ask the downloader; with none there and no `R3MES_URL`, read the store.
 
     Raises NotReadyError when `R3MES_URL` does not answer, UsageError when it refuses, StoreError without a store.
     """
-    url = f"{base_url(settings, 'downloader')}/api/v1/status"
     try:
-        with session(settings.api_key) as client:
+        return from_stack(f"{base_url(settings, 'downloader')}/api/v1/status", settings.api_key)
+    except (NotReadyError, UsageError):
+        if settings.url:
+            raise
+        return from_store(StoreLayout(settings.store_root))  # nobody is there, or somebody else has the usual port
+
+
+def from_stack(url: str, api_key: str | None) -> Report:
+    """Ask a downloader; raises NotReadyError when it does not answer, UsageError when it is none."""
+    try:
+        with session(api_key) as client:
             answer = client.get(url, timeout=ANSWER_SECONDS)
     except requests.RequestException as error:
-        if settings.url:
-            raise NotReadyError(f"{url} does not answer", next_step="check R3MES_URL, or start the stack") from error
-        return from_store(StoreLayout(settings.store_root))
+        raise NotReadyError(f"{url} does not answer", next_step="check R3MES_URL, or start the stack") from error
     if answer.status_code != HTTPStatus.OK:
         raise UsageError(f"{url}: {error_message(answer)}")
     try:
@@ -116,11 +124,10 @@ def _stored_state(control: Control, journal: Journal | None) -> ModelState:
 def show(found: Report, *, as_json: bool) -> None:
     """Print the report to stdout, and where it is from to stderr."""
     if as_json:
-        sys.stdout.write(json.dumps(found.document, indent=2) + "\n")
+        write_data(json.dumps(found.document, indent=2) + "\n")
         return
     sys.stderr.write(f"from {found.origin}\n")
-    for model in found.models:
-        sys.stdout.write(describe(model) + "\n")
+    write_data("".join(describe(model) + "\n" for model in found.models))
 
 
 def describe(model: ModelStatus) -> str:

@@ -8,22 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shared.errors import NotReadyError, StoreError
+from launcher.demo.disk import writing_below
+from shared.errors import NotReadyError
 
 
 @contextmanager
 def demo_lock(path: Path) -> Iterator[None]:
     """Hold the lock, making its directory where it is not.
 
-    Raises NotReadyError when another demo holds it, StoreError when the directory cannot be written.
+    Raises NotReadyError when another demo holds it, StoreError or DiskFullError when it cannot be written.
     """
-    try:
+    with writing_below(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write to {path.parent}: {error.strerror}", next_step="check its owner, or set R3MES_MODELS_DIR"
-        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -33,8 +30,9 @@ def demo_lock(path: Path) -> Iterator[None]:
                 f"another `r3mes demo` runs on this store (process {holder or 'unknown'})",
                 next_step="ask it with `r3mes ask`, or end it with Ctrl-C first",
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        with writing_below(path.parent):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
     finally:
         os.close(descriptor)

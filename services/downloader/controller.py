@@ -125,10 +125,10 @@ class Controller:
             looks = [self._look(pin) for pin in desired_pins(self.watch.current)]
             statuses = [self._status(look) for look in looks]
             self._tell(statuses)
-            self.board.show(statuses)
             for status in statuses:
                 self.metrics.show(status)
             self.metrics.running(sum(status.state is ModelState.DOWNLOADING for status in statuses))
+            self.board.show(statuses)  # last: who is told of a state finds it in the metrics too
 
     def _wait(self) -> None:
         """Wait for the next turn; meanwhile keep the board fresh while something moves."""

@@ -78,7 +78,7 @@ def _bytes(pin: ModelPin, state: ModelState, seen: Seen) -> tuple[int, int | Non
     if state is ModelState.VERIFIED:
         size = seen.verified_size if seen.verified_size is not None else pin.size_bytes
         return size or 0, size
-    if state is ModelState.DOWNLOADING and seen.running is not None:
+    if seen.running is not None:  # also one that was told to stop: what came is not durable yet, and does not go back
         return seen.running.received, seen.running.expected or pin.size_bytes
     if seen.data is not None:
         return seen.data.durable, seen.data.size

@@ -16,7 +16,7 @@ from shared.genesis import parse_genesis
 from tests.support.geneses import OTHER_DIGEST, list_form, other_entry, plain_form
 
 ROOT = Path(__file__).resolve().parents[2]
-R3MES = [sys.executable, "-m", "launcher.cli"]
+R3MES = [sys.executable, "-m", "launcher"]
 pytestmark = pytest.mark.slow  # each case starts the command several times
 
 URL = "https://huggingface.co/org/tiny/resolve/main/tiny.gguf"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from launcher.demo.lock import demo_lock
+from launcher.endpoints import DEFAULT_PORTS, demo_directory, write_endpoints
 from launcher.status import from_store
 from shared.acceptance import load_init_settings, start_store
 from shared.states import ModelState, Source
@@ -17,8 +18,11 @@ from shared.store.layout import StoreLayout
 from shared.store.records import Control, Journal, Receipt, StatIdentity
 from tests.support.demo import PROJECT, Demo
 from tests.support.geneses import DIGEST, plain_form
+from tests.support.origin_server import ScriptedOrigin
+from tests.support.small_disk import fill, small_disk
 
 BYTES = b"the model of the tests"
+NOBODY = "http://127.0.0.1:9"
 
 
 @pytest.fixture
@@ -28,7 +32,7 @@ def home() -> Path:
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "launcher.cli", *arguments],
+        [sys.executable, "-m", "launcher", *arguments],
         cwd=PROJECT,
         env={**os.environ, **environment},
         capture_output=True,
@@ -39,14 +43,25 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.fixture
+def no_stack(home: Path) -> None:
+    """A command that looks for a stack finds none: on the usual ports there may be one of somebody else's."""
+    directory = demo_directory(home / ".r3mes" / "models")
+    directory.mkdir(parents=True)
+    write_endpoints(directory, dict.fromkeys(DEFAULT_PORTS, NOBODY))
+
+
+@pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoreLayout:
-    """A store whose genesis, with one tiny model, was accepted."""
+    """A store whose genesis, with one tiny model, was accepted; no stack runs on it."""
     genesis = tmp_path / "genesis.json"
     genesis.write_bytes(plain_form())
     monkeypatch.setenv("R3MES_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.setenv("R3MES_GENESIS", str(genesis))
     settings, values = load_init_settings(os.environ, project=tmp_path)
-    return start_store(settings, values).layout
+    layout = start_store(settings, values).layout
+    demo_directory(layout.root).mkdir()
+    write_endpoints(demo_directory(layout.root), dict.fromkeys(DEFAULT_PORTS, NOBODY))
+    return layout
 
 
 def test_a_missing_genesis_is_refused_before_anything_is_written(home: Path) -> None:
@@ -63,6 +78,27 @@ def test_a_genesis_without_the_demo_s_model_is_told_so(home: Path) -> None:
     with Demo(home, "--once", R3MES_GENESIS=str(genesis)) as demo:
         assert demo.wait() == 78
         assert "pins Tiny" in demo.stderr
+
+
+def test_a_file_in_the_place_of_the_store_is_refused_and_nothing_is_written_beside_it(home: Path) -> None:
+    folder = home / "folder"
+    folder.mkdir()
+    (folder / "file").write_text("somebody's")
+    with Demo(home, "--once", R3MES_MODELS_DIR=str(folder / "file")) as demo:
+        assert demo.wait() == 78
+        assert "is not a directory" in demo.stderr
+        assert [path.name for path in folder.iterdir()] == ["file"]
+
+
+def test_a_disk_without_any_room_is_an_error_with_its_code(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64 * 1024) as disk:
+        (disk / ".r3mes").mkdir()
+        fill(disk / "ballast")
+        with Demo(tmp_path, "--once", R3MES_MODELS_DIR=str(disk / ".r3mes" / "models")) as demo:
+            assert demo.wait() == 5
+            assert "no room to write" in demo.stderr
+            assert "Traceback" not in demo.stderr
+            assert demo.left_behind() == []
 
 
 def test_a_misspelt_setting_is_refused(home: Path) -> None:
@@ -97,6 +133,7 @@ def test_status_without_a_stack_at_the_address_given_is_not_read_from_the_store(
     assert run("status", R3MES_URL="http://127.0.0.1:9").returncode == 6
 
 
+@pytest.mark.usefixtures("no_stack")
 def test_status_without_a_store_is_a_configuration_error() -> None:
     result = run("status")
     assert (result.returncode, result.stdout) == (78, "")
@@ -107,6 +144,16 @@ def test_status_reads_the_store_where_no_stack_runs(layout: StoreLayout) -> None
     document = json.loads(result.stdout)
     assert document["store"] == str(layout.root)
     assert [(model["model_name"], model["state"]) for model in document["models"]] == [("Tiny", "absent")]
+
+
+def test_a_stranger_on_the_usual_port_is_not_asked_twice(layout: StoreLayout) -> None:
+    with ScriptedOrigin() as stranger:  # answers 404 to everything
+        write_endpoints(demo_directory(layout.root), dict.fromkeys(DEFAULT_PORTS, stranger.url))
+        result = run("status", "--json")
+        assert stranger.connections == 1
+        assert json.loads(result.stdout)["store"] == str(layout.root)
+        refused = run("status", R3MES_URL=stranger.url)
+        assert (refused.returncode, refused.stdout) == (2, "")
 
 
 def test_a_download_in_the_store_is_told_by_its_durable_bytes(layout: StoreLayout) -> None:

@@ -102,8 +102,8 @@ def test_stop_leaves_no_process_behind(stack: Stack) -> None:
     wait_until(lambda: not any(map(_lives, processes)), what="all are gone")
 
 
-@pytest.mark.slow
-def test_a_service_that_ignores_sigterm_is_killed(stack: Stack) -> None:
+def test_a_service_that_ignores_sigterm_is_killed(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.demo.supervisor.STOP_SECONDS", 0.5)
     deaf = "import signal\nsignal.signal(15, signal.SIG_IGN)\nprint('up', flush=True)\nsignal.pause()\n"
     supervisor = stack.start(deaf=deaf)
     wait_until(lambda: "up" in stack.log("deaf").read_text(), what="it is up")

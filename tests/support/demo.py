@@ -32,7 +32,7 @@ class Demo:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("R3MES_", "HF_"))}
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "launcher.cli", "demo", *arguments],
+                [sys.executable, "-m", "launcher", "demo", *arguments],
                 env={**kept, "HOME": str(home), **environment},
                 cwd=PROJECT,
                 stdin=subprocess.DEVNULL,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from shared.states import Source
 from shared.store.layout import StoreLayout
 from shared.store.records import Journal, Receipt, RejectedRecord, StatIdentity
 from tests.support.geneses import entry, list_form
+from tests.support.log_reader import LogReader
 from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -66,9 +66,9 @@ class Downloader:
 
     def start(self) -> Self:
         """Start it and wait until it is ready."""
-        offset = self.log_file.stat().st_size if self.log_file.exists() else 0
+        lines = LogReader(self.log_file)
         self.launch()
-        started = wait_until(lambda: self.event("downloader started", offset), 30, "the downloader's start")
+        started = wait_until(lambda: lines.last("downloader started"), 30, "the downloader's start")
         self.url = f"http://127.0.0.1:{started['port']}"
         wait_until(self.is_ready, 30, "the downloader to be ready")
         return self
@@ -138,6 +138,11 @@ class Downloader:
 
         return wait_until(reached, timeout, f"{count} received bytes")
 
+    def wait_counted(self, source: str) -> None:
+        """Wait until a whole transfer stands in the metrics: its thread counts after the last byte is announced."""
+        name = f'r3mes_download_duration_seconds_count{{source="{source}"}}'
+        wait_until(lambda: self.metric(name) >= 1, what=f"a transfer from {source} to be counted")
+
     def metric(self, line: str) -> float:
         """Return the value of one sample, named as in the exposition."""
         text = requests.get(f"{self.url}/metrics", timeout=10).text
@@ -149,12 +154,9 @@ class Downloader:
     def log(self) -> str:
         return self.log_file.read_text() if self.log_file.exists() else ""
 
-    def event(self, name: str, offset: int = 0) -> dict[str, Any] | None:
-        """Return the latest log line of an event after `offset` bytes of the log."""
-        for line in reversed(self.log[offset:].splitlines()):
-            if line.startswith("{") and (document := json.loads(line))["event"] == name:
-                return dict(document)
-        return None
+    def event(self, name: str) -> dict[str, Any] | None:
+        """Return the latest log line of an event, of all starts."""
+        return LogReader(self.log_file, whole=True).last(name)
 
     def __enter__(self) -> Self:
         return self.start()

@@ -93,7 +93,7 @@ def test_a_redis_that_comes_late_gets_the_job(tmp_path: Path, origin: ScriptedOr
     own_redis.stop()
     with downloader(tmp_path, origin, own_redis.url) as service:
         service.wait_for(DIGEST, "verifying")
-        assert service.event("waiting for Redis") is not None
+        wait_until(lambda: service.event("waiting for Redis"), what="the courier to say what it waits for")
         own_redis.start()
         link = RedisLink(own_redis.url)
         queue = VerifyQueue(link, "local")

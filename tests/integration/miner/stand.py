@@ -21,7 +21,7 @@ import requests
 
 from shared.store.layout import StoreLayout
 from shared.store.records import Receipt, StatIdentity
-from tests.support.ports import free_port
+from tests.support.log_reader import LogReader
 from tests.support.waiting import wait_until
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
@@ -120,17 +120,17 @@ class Miner:
 
     def __init__(self, store: Store, environment: Mapping[str, str] | None = None) -> None:
         self.store = store
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
         self.log = store.folder / "miner.log"
         self._environment = {
             "R3MES_MODELS_DIR": str(store.layout.root),
             "R3MES_GENESIS": str(store.genesis),
-            "R3MES_LISTEN": f"127.0.0.1:{self.port}",
+            "R3MES_LISTEN": "127.0.0.1:0",
             "R3MES_THREADS": "1",  # two threads that wait for each other are slow on a busy machine
             **(environment or {}),
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self._lines = LogReader(self.log)
+        self._port: int | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -140,6 +140,7 @@ class Miner:
         self.kill()
 
     def start(self) -> None:
+        self._lines, self._port = LogReader(self.log), None
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "services.miner"],
@@ -148,6 +149,25 @@ class Miner:
                 stdout=log,
                 stderr=log,
             )
+
+    @property
+    def port(self) -> int:
+        """Where it listens; waits until it says so."""
+
+        def listening() -> int | None:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the miner ended: {self.log.read_text()}")
+            line = self._lines.last("listening")
+            return line and int(line["port"])
+
+        if self._port is None:
+            self._port = wait_until(listening, READY_SECONDS, "the miner to listen")
+        return self._port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:

@@ -190,12 +190,12 @@ def test_a_stopped_miner_answers_what_runs_takes_nothing_new_and_exits_0(store: 
     with Miner(store) as miner, ThreadPoolExecutor(1) as pool:
         miner.wait_ready()
         (engine,) = miner.engines()
-        running = pool.submit(miner.chat, "What is gravity?", max_tokens=150, ignore_eos=True)
+        running = pool.submit(miner.chat, "What is gravity?", max_tokens=300, ignore_eos=True)
         wait_until(lambda: miner.metric("r3mes_miner_requests_running") == 1, 30, "the request runs")
         miner.terminate()
         miner.wait_not_ready("stopping", timeout=5)
         assert miner.chat("x").status_code == 503
-        assert running.result().json()["usage"]["completion_tokens"] == 150
+        assert running.result().json()["usage"]["completion_tokens"] == 300
         assert miner.exit_code() == 0
         assert not psutil.pid_exists(engine.pid)
 

@@ -12,7 +12,7 @@ from urllib.error import URLError
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.ports import free_port
+from tests.support.log_reader import LogReader
 from tests.support.verifier_store import Store
 from tests.support.waiting import wait_until
 
@@ -24,7 +24,6 @@ class VerifierProcess:
     """`python -m services.verifier` with its health and metrics."""
 
     def __init__(self, store: Store, redis_url: str, directory: Path, **environment: str) -> None:
-        self.port = free_port()
         self.log_file = directory / "verifier.log"
         self._environment = {
             **{name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}},
@@ -32,7 +31,7 @@ class VerifierProcess:
             "R3MES_MODELS_DIR": str(store.layout.root),
             "R3MES_GENESIS": str(directory / "no-operator-file.json"),
             "R3MES_REDIS_URL": redis_url,
-            "R3MES_LISTEN": f"127.0.0.1:{self.port}",
+            "R3MES_LISTEN": "127.0.0.1:0",
             "R3MES_STORE_KIND": "container",  # the store is there already, as after init
             **environment,
         }
@@ -40,14 +39,19 @@ class VerifierProcess:
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        self._log = LogReader(self.log_file)
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "services.verifier"], cwd=self._directory, env=self._environment, stderr=log
             )
 
     def get(self, path: str) -> tuple[int, str]:
+        """Return status and body; 0 while it does not listen."""
+        started = self._log.last("verifier started")
+        if started is None:
+            return 0, ""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{started['port']}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

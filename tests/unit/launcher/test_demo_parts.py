@@ -1,20 +1,21 @@
 """The small parts of the demo: places, ports, environment, lock, log lines, records, display."""
 
+import io
 import os
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from launcher.demo.environment import Wiring, common_environment, service_environment
 from launcher.demo.lock import demo_lock
 from launcher.demo.logs import last_words, readable
-from launcher.demo.places import demo_places, find_genesis, find_model_file, is_free
+from launcher.demo.places import demo_places, find_genesis, find_model_file
 from launcher.demo.rejections import Rejections
-from launcher.display import PlainDisplay, describe_progress, short_path
+from launcher.display import PlainDisplay, TerminalDisplay, describe_progress, short_path
 from launcher.endpoints import ClientSettings, base_url, demo_directory, write_endpoints
 from shared.errors import NotReadyError
 from shared.settings import load_settings
@@ -59,15 +60,6 @@ def test_a_missing_model_package_names_the_next_step(monkeypatch: pytest.MonkeyP
     with pytest.raises(NotReadyError) as caught:
         find_model_file()
     assert "`make`" in caught.value.next_step
-
-
-def test_a_port_that_someone_listens_on_is_not_free() -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        port = listener.getsockname()[1]
-        assert not is_free(port)
-    assert is_free(port)
 
 
 def test_nothing_of_the_services_leaves_the_machine(tmp_path: Path) -> None:
@@ -178,6 +170,19 @@ def test_plain_progress_is_a_line_a_quarter(capsys: pytest.CaptureFixture[str]) 
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition("(")[2] for line in lines] == ["0 %)", "25 %)", "50 %)", "75 %)", "100 %)"]
     assert lines[1] == "download: 250.0 kB of 1.0 MB (25 %)"
+
+
+@pytest.mark.parametrize(("width", "shown"), [(120, "━"), (64, "MB"), (40, "33.0/98.4 MB"), (20, "34")])
+def test_a_bar_stays_on_one_line_however_narrow_the_terminal(width: int, shown: str) -> None:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    bars = TerminalDisplay(console)._bars()
+    for stage in ("download, try 2", "verify"):
+        bars.update(bars.add_task(stage, total=98_362_432), completed=33_000_000)
+    with console.capture() as captured:
+        console.print(bars.get_renderable())
+    lines = captured.get().splitlines()
+    assert len(lines) == 2
+    assert shown in lines[0]
 
 
 def test_progress_without_a_total_says_what_is_known() -> None:

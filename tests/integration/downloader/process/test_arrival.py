@@ -22,8 +22,9 @@ def test_a_pinned_file_comes_without_redis_and_waits_for_its_verdict(home: Path,
         )
         assert incoming_is_right(service)
         assert service.get("/api/v1/status")["redis_up"] is False
-        assert service.event("waiting for Redis") is not None
+        wait_until(lambda: service.event("waiting for Redis"), what="the courier to say what it waits for")
         assert service.metric('r3mes_download_bytes_total{source="huggingface"}') == len(DATA)
+        service.wait_counted("huggingface")
         assert service.metric('r3mes_download_attempts_total{outcome="complete",source="huggingface"}') == 1
         assert service.metric('r3mes_model_state{model="Tiny",state="verifying"}') == 1
         assert service.metric('r3mes_model_state{model="Tiny",state="downloading"}') == 0
@@ -116,5 +117,6 @@ def test_a_server_without_ranges_is_streamed_and_a_break_starts_from_0(home: Pat
 def test_a_bandwidth_limit_is_kept(home: Path, origin: ScriptedOrigin) -> None:
     with downloader(home, origin, R3MES_DOWNLOAD_MAX_BYTES_PER_SECOND=str(2 * MIB)) as service:
         service.wait_for(DIGEST, "verifying")
+        service.wait_counted("huggingface")
         took = service.metric('r3mes_download_duration_seconds_sum{source="huggingface"}')
         assert took >= len(DATA) / (2 * MIB) - 0.6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from services.downloader.transfer.incoming import read_journal
 from tests.support.downloader_process import MIB, model
 from tests.support.downloader_stand import DATA, DIGEST, downloader, incoming_is_right
 from tests.support.origin_server import Hold, ScriptedOrigin, ranged
+from tests.support.small_disk import fill, small_disk
 from tests.support.waiting import wait_until
 
 
@@ -29,36 +29,27 @@ def test_a_full_disk_tells_how_much_is_missing_and_asks_nobody(home: Path, origi
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs with room for the margin, and for not one copy of the small file."""
-    path = tmp_path / "small"
-    path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={257 * MIB}", "tmpfs", path], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"needs the right to mount a tmpfs: {mounted.stderr.decode().strip()}")
-    yield path
-    subprocess.run(["umount", "-l", path], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """Room for the margin, and for not one copy of the small file."""
+    with small_disk(tmp_path / "small", 257 * MIB) as path:
+        yield path
 
 
-def test_a_full_disk_recovers_when_there_is_room(small_disk: Path, origin: ScriptedOrigin) -> None:
-    with downloader(small_disk / "home", origin) as service:
+def test_a_full_disk_recovers_when_there_is_room(disk: Path, origin: ScriptedOrigin) -> None:
+    with downloader(disk / "home", origin) as service:
         failed = service.wait_for(DIGEST, "failed")
         assert failed["reason"] == "disk_full"
         assert origin.sent() == 0
-        subprocess.run(["mount", "-o", f"remount,size={300 * MIB}", small_disk], check=True)
+        subprocess.run(["mount", "-o", f"remount,size={300 * MIB}", disk], check=True)
         service.wait_for(DIGEST, "verifying")
         assert incoming_is_right(service)
 
 
-def test_room_for_one_copy_begins_in_low_space_mode_with_a_sparse_file(
-    small_disk: Path, origin: ScriptedOrigin
-) -> None:
-    subprocess.run(["mount", "-o", f"remount,size={258 * MIB + len(DATA)}", small_disk], check=True)
+def test_room_for_one_copy_begins_in_low_space_mode_with_a_sparse_file(disk: Path, origin: ScriptedOrigin) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={258 * MIB + len(DATA)}", disk], check=True)
     hold = Hold(after=2 * MIB, for_all=True)
     origin.scripts["/cdn"] = ranged(DATA, hold=hold)
-    with downloader(small_disk / "home", origin) as service:
+    with downloader(disk / "home", origin) as service:
         service.wait_received(DIGEST, MIB)
         journal = read_journal(service.layout, DIGEST)
         assert journal is not None
@@ -69,21 +60,15 @@ def test_room_for_one_copy_begins_in_low_space_mode_with_a_sparse_file(
         assert incoming_is_right(service)
 
 
-def _fill(path: Path) -> None:
-    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
-        while file.write(bytes(MIB)):
-            pass
-
-
-def test_a_disk_that_fills_up_midway_loses_nothing(small_disk: Path, origin: ScriptedOrigin) -> None:
+def test_a_disk_that_fills_up_midway_loses_nothing(disk: Path, origin: ScriptedOrigin) -> None:
     """Another process takes all room while the transfer runs; its data is preallocated, documents are not."""
-    subprocess.run(["mount", "-o", f"remount,size={300 * MIB}", small_disk], check=True)
+    subprocess.run(["mount", "-o", f"remount,size={300 * MIB}", disk], check=True)
     hold = Hold(after=2 * MIB, for_all=True)
     origin.scripts["/cdn"] = ranged(DATA, hold=hold)
-    with downloader(small_disk / "home", origin) as service:
+    with downloader(disk / "home", origin) as service:
         service.wait_received(DIGEST, 2 * MIB)
-        ballast = small_disk / "ballast"
-        _fill(ballast)
+        ballast = disk / "ballast"
+        fill(ballast)
         service.ask(DIGEST, "pause")
         wait_until(lambda: service.status(DIGEST)["state"] == "paused", what="a pause that cannot be written")
         hold.release()

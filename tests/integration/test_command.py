@@ -1,0 +1,78 @@
+"""The command `r3mes` in odd surroundings: streams that are closed, full or of few letters, an early Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.demo import PROJECT
+from tests.support.geneses import plain_form
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> str:
+    """A shell's command line that prints JSON."""
+    genesis = tmp_path / "genesis.json"
+    genesis.write_bytes(plain_form())
+    return f"{sys.executable} -m launcher genesis check {genesis} --json"
+
+
+def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line],
+        cwd=PROJECT,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_full_stdout_is_an_error_with_a_next_step(check: str) -> None:
+    done = shell(f"{check} >/dev/full")
+    assert done.returncode == 1
+    assert "cannot write to stdout: No space left on device" in done.stderr
+    assert "next:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_a_closed_stream_changes_nothing_else(check: str, closed: str) -> None:
+    done = shell(f"{check} {closed}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("Tiny" in done.stdout) is (">&-" not in closed.replace("2>&-", ""))
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback(check: str) -> None:
+    done = shell(f"{check} | true")
+    assert done.returncode in {0, 1}
+    assert done.stderr == ""
+
+
+def test_a_letter_that_a_stream_cannot_write_costs_no_more_than_itself() -> None:
+    program = "from launcher.streams import mend_streams, write_data; mend_streams(); write_data('K\\u00e4se\\n')"
+    done = shell(f'{sys.executable} -c "{program}"', PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "K?se\n", "")
+
+
+def test_an_interrupt_while_the_command_is_read_in_ends_it_quietly(tmp_path: Path) -> None:
+    marker = tmp_path / "reading"
+    (tmp_path / "typer.py").write_text(
+        f"import pathlib, signal\npathlib.Path({str(marker)!r}).touch()\nsignal.pause()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "launcher", "status"],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.PIPE,
+    ) as process:
+        wait_until(marker.exists, what="the command to be read in")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+    assert (process.returncode, said) == (130, b"")

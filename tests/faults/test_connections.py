@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
+from launcher.ports import free_port
 from tests.support.fault_stand import KIB, MIB, Fault, Stage, World, cases
 from tests.support.lies import (
     bare,
@@ -24,7 +25,6 @@ from tests.support.lies import (
     trickle,
 )
 from tests.support.origin_server import Answer, Script, linked, ranged, redirect
-from tests.support.ports import free_port
 
 
 def _cdn(script: Callable[[bytes], Script]) -> Callable[[World], None]:

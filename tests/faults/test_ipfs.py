@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from launcher.ports import free_port
 from tests.support.downloader_process import sha256
 from tests.support.fault_stand import KIB, SIZE, Ending, Fault, Stage, World, cases
 from tests.support.lies import breaking, cut, first, flipped, flood, half, nothing, once, reset, stall, trickle
 from tests.support.origin_server import Script, linked, ranged, redirect, status, whole
-from tests.support.ports import free_port
 
 PAGE = b"<html>IPFS gateway: no such block</html>"
 TOKEN = "hf_secret_of_the_tests"

@@ -120,10 +120,10 @@ class Hold:
     def release(self) -> None:
         self._released.set()
 
-    def allows(self, sent: int, count: int) -> int:
-        """Return how many of `count` bytes may leave now that `sent` have left."""
-        is_held = sent < self.after <= sent + count or (self.for_all and sent + count > self.after)
-        return self.after - sent if is_held and not self._released.is_set() else count
+    def holds(self, sent: int, count: int) -> bool:
+        """Tell whether an answer is held within its next `count` bytes, when `sent` have left."""
+        reaches = sent < self.after <= sent + count or (self.for_all and sent + count > self.after)
+        return reaches and not self._released.is_set()
 
     def wait(self, closing: threading.Event) -> None:
         self.reached.set()
@@ -290,9 +290,10 @@ def _send(answer: Answer, data: bytes, hold: Hold | None, count: _Counter) -> No
         return
     while data:
         with count.lock:
-            part = data if hold is None else data[: hold.allows(count.sent, len(data))]
+            held = hold is not None and hold.holds(count.sent, len(data))
+            part = data[: hold.after - count.sent] if hold is not None and held else data
             count.sent += len(part)
         answer.body(part)
         data = data[len(part) :]
-        if data and hold is not None:
+        if hold is not None and held:
             hold.wait(answer.closing)

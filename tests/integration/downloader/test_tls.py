@@ -16,7 +16,7 @@ from services.downloader.limits import Limits
 from services.downloader.sources.base import TransientSourceError
 from services.downloader.sources.connection import Gate
 from services.downloader.sources.pacing import Pace
-from services.downloader.sources.web import Web, WebSource
+from services.downloader.sources.web import Address, Web, WebSource
 from shared.addresses import AddressPolicy
 from shared.states import Source
 from tests.support.origin_server import ScriptedOrigin, linked, ranged
@@ -67,7 +67,7 @@ def _fetch(origin: ScriptedOrigin, bundle: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
     policy = AddressPolicy.from_environ({"R3MES_ALLOW_HTTP_SOURCES": origin.host})
     web = Web(Gate(policy, Interrupt(), LIMITS.stall_seconds), LIMITS, Pace(None))
-    source = WebSource(Source.HUGGINGFACE, f"https://{origin.host}/file", web)
+    source = WebSource(Source.HUGGINGFACE, Address(f"https://{origin.host}/file"), web, judge=lambda _: None)
     try:
         size = source.preflight().size
         with source.fetch(0, len(DATA), size, len(DATA)) as body:

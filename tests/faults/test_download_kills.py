@@ -229,6 +229,7 @@ def kill_at_random(home: Path, *, size: int, kills: int) -> None:
             stand.finish()
         stand.run_to_completion()
         total = origin.sent
+    file.unlink()
     wasted = total - stand.downloads * size
     counted = Counter(instant.value for _, instant in stand.losses)
     worst = {i.value: round(max(lost for lost, of in stand.losses if of is i) / MIB, 1) for _, i in stand.losses}
@@ -238,6 +239,7 @@ def kill_at_random(home: Path, *, size: int, kills: int) -> None:
     assert stand.downloads >= 1
 
 
+@pytest.mark.slow
 def test_eight_kills_lose_little_and_every_download_ends_right(tmp_path: Path) -> None:
     kill_at_random(tmp_path, size=192 * 10**6, kills=8)
 

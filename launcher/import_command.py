@@ -71,7 +71,7 @@ def exit_code(codes: Sequence[int]) -> int:
     for code in (ExitCode.INTERRUPTED, ExitCode.INTEGRITY):
         if code in codes:
             return code
-    return next((code for code in codes if code), ExitCode.OK)
+    return ExitCode(next((code for code in codes if code), ExitCode.OK))
 
 
 class _Session:
@@ -141,7 +141,7 @@ def describe(imported: Imported) -> str:
         case Result.VERIFIED:
             return f"{imported.pin.model_name}: verified, {path}"
         case Result.ALREADY_VERIFIED:
-            return f"{imported.pin.model_name}: already verified, nothing was written, {path}"
+            return f"{imported.pin.model_name}: already verified, nothing was copied, {path}"
         case Result.PLACED:
             return f"{imported.pin.model_name}: complete, to be verified, {path}"
 

@@ -29,7 +29,9 @@ from shared.errors import (
     SourceUnavailableError,
 )
 from shared.genesis import ModelPin
+from shared.states import Source
 from shared.store.layout import StoreLayout
+from shared.store.records import Journal
 from shared.store.trust import Trust, read_trust
 from shared.store.verified import has_right_receipt
 
@@ -83,11 +85,11 @@ class Importer:
         hashed = hash_file(file, self._stage("hash", stop))
         pin = find_pin(read_trust(self._layout), file, hashed)
         if self._is_verified(pin):
+            if self._kind == "host" and self._has_leftovers(pin):
+                self._verify(pin, stop)  # it removes what a crash after the promotion left in incoming
             return self._imported(file, hashed, pin, Result.ALREADY_VERIFIED)
         if self._kind == "container":
-            with handed_over(self._layout, pin.sha256):
-                self._adopt(file, hashed, pin, stop)
-            return Imported(file, pin, Result.PLACED, self._layout.data(pin.sha256))
+            return self._place(file, hashed, pin, stop)
         if self._has_verified_name(pin) and self._verify(pin, stop) is verifying.Outcome.ALREADY_VERIFIED:
             return self._imported(file, hashed, pin, Result.VERIFIED)
         for _ in range(_TRIES):
@@ -96,6 +98,15 @@ class Importer:
             if self._is_verified(pin):
                 return self._imported(file, hashed, pin, Result.VERIFIED)
         raise no_verdict(self._layout, pin, hashed, outcome)
+
+    def _place(self, file: Path, hashed: HashedFile, pin: ModelPin, stop: threading.Event) -> Imported:
+        """Leave the file complete in incoming, for the verifier of the stack."""
+        with handed_over(self._layout, pin.sha256):
+            self._adopt(file, hashed, pin, stop)
+        journal = Journal.read(self._layout.journal(pin.sha256))
+        is_others = journal is not None and journal.source is not Source.IMPORT
+        note = "bytes of another source were complete already and are judged first" if is_others else ""
+        return Imported(file, pin, Result.PLACED, self._layout.data(pin.sha256), note)
 
     def _adopt(self, file: Path, hashed: HashedFile, pin: ModelPin, stop: threading.Event) -> None:
         outcome = adopting.adopt_once(
@@ -129,8 +140,9 @@ class Importer:
 
     def _imported(self, file: Path, hashed: HashedFile, pin: ModelPin, result: Result) -> Imported:
         path = self._layout.verified_file(pin.sha256, pin.file_name)
-        is_linked = result is Result.VERIFIED and read_trust(self._layout).genesis.by_digest(pin.sha256) is not None
-        note = adopting.link_once(self._layout, pin, hashed.identity) if is_linked else ""
+        is_accepted = read_trust(self._layout).genesis.by_digest(pin.sha256) is not None
+        has_link = self._kind == "host" and is_accepted  # a staged model gets its link when it is accepted
+        note = adopting.link_once(self._layout, pin, hashed.identity) if has_link else ""
         return Imported(file, pin, result, path, note)
 
     def _is_verified(self, pin: ModelPin) -> bool:
@@ -139,6 +151,11 @@ class Importer:
     def _has_verified_name(self, pin: ModelPin) -> bool:
         """Tell whether there is a verified file without a right receipt, maybe under a former name."""
         return any(self._layout.verified_dir(pin.sha256).glob("*.gguf"))
+
+    def _has_leftovers(self, pin: ModelPin) -> bool:
+        """Tell whether incoming still holds bytes, under their own name or the one that a verifier claims them by."""
+        directory = self._layout.incoming_dir(pin.sha256)
+        return self._layout.data(pin.sha256).exists() or any(directory.glob(".claimed-*"))
 
     def _stage(self, name: str, stop: threading.Event) -> OnBytes:
         def show(done: int, size: int) -> None:

@@ -74,11 +74,16 @@ def adopt_once(
 ) -> Outcome:
     """Bring the file at `path` into incoming as `pin`, in this thread; what came stays, whatever the outcome.
 
+    Nothing is to be done where incoming is complete already.
+
     `hashed` is the state in which the caller found it to have the pinned digest; in any other it is hashed first.
     `on_bytes(done, size)` is called now and then, from another thread. Wrong bytes are SourceFailed with the reason
     `hash_mismatch`. Raises StoreError when no genesis is accepted in the store.
     """
     pins = desired_pins(read_trust(layout))
+    journal = read_journal(layout, pin.sha256)
+    if journal is not None and journal.complete:
+        return Completed(journal.size)  # its verdict comes first, whoever brought it; that needs neither lease nor room
     wrong: list[FileHash] = []
     interrupt = Interrupt()
     errand = Errand(

@@ -11,6 +11,7 @@ from shared.settings import KNOWN_NAMES
 REPOSITORY = Path(__file__).resolve().parents[2]
 STACK = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
 SERVICES = STACK["services"]
+IMPORT = yaml.safe_load((REPOSITORY / "compose.import.yml").read_text())
 OURS = {"downloader": "DownloaderSettings", "verifier": "VerifierSettings", "miner": "MinerSettings"}
 # The image sets these; a folder to import from needs a mount of its own.
 NOT_PASSED = {"R3MES_MODELS_DIR", "R3MES_STORE_KIND", "R3MES_LISTEN", "R3MES_IMPORT_DIR"}
@@ -53,3 +54,18 @@ def test_the_example_of_the_env_file_names_only_known_settings() -> None:
     lines = (REPOSITORY / ".env.example").read_text().splitlines()
     names = {line.lstrip("#").partition("=")[0] for line in lines if "=" in line}
     assert {name for name in names if name.startswith("R3MES_")} <= KNOWN_NAMES
+
+
+def test_a_folder_to_import_from_is_the_downloader_s_alone_and_read_only() -> None:
+    assert set(IMPORT["services"]) == {"downloader"}
+    service = IMPORT["services"]["downloader"]
+    (mount,) = service["volumes"]
+    assert service["environment"] == {"R3MES_IMPORT_DIR": mount["target"]}
+    assert mount["read_only"] is True
+    assert mount["bind"] == {"create_host_path": False}
+    assert not mount["target"].startswith("/models")
+
+
+@pytest.mark.parametrize("service", ["downloader", "verifier"])
+def test_the_image_of_r3mes_has_what_it_calls_of_a_service(service: str) -> None:
+    assert f"COPY services/{service} /app/services/{service}\n" in (REPOSITORY / "launcher/Dockerfile").read_text()

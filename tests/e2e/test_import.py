@@ -1,0 +1,122 @@
+"""`r3mes import` in containers: that of `init` places the file, the stack verifies it; and a folder that is mounted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.compose import Stack
+from tests.support.downloader_process import MIB, model, sha256
+from tests.support.geneses import list_form
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
+
+SERVICES = ("redis", "downloader", "verifier")
+DATA = os.urandom(3 * MIB + 1)
+DIGEST = sha256(DATA)
+STAT = f"""
+import json, os, pathlib
+for directory in pathlib.Path("/models").glob("*/{DIGEST}"):
+    for path in (directory, *directory.iterdir()):
+        status = path.lstat()
+        print(json.dumps([str(path.relative_to("/models")), status.st_uid, status.st_gid, status.st_mode & 0o7777]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this host with the file, under another name and readable by root alone."""
+    folder = tmp_path_factory.mktemp("imports")
+    folder.chmod(0o755)
+    (folder / "mine.bin").write_bytes(DATA)
+    (folder / "mine.bin").chmod(0o600)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Stack]:
+    """The stack without its miner, whose genesis pins a file that no source has; removed at the end with its volumes.
+
+    Nothing compiles, and nothing is downloaded.
+    """
+    if (
+        shutil.which("docker") is None
+        or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("no Docker Engine answers")
+    stack = Stack(
+        tmp_path_factory.mktemp("stack"),
+        files=["docker-compose.yml", "compose.import.yml"],
+        environment={"R3MES_IMPORT_DIR": str(folder)},
+    )
+    pinned = model(DATA, download_source="https://origin.invalid/tiny.gguf")
+    (stack.directory / "genesis" / "genesis.json").write_bytes(list_form(pinned))
+    try:
+        stack.run("build", "init", "downloader", "verifier", seconds=1500)
+        yield stack
+    finally:
+        print(stack.run("logs", "--no-color", "--tail", "60", check=False))  # noqa: T201  pytest shows it on failure
+        stack.down("--volumes", "--rmi", "local", "--timeout", "10")
+
+
+def in_init(stack: Stack, folder: Path, *command: str) -> str:
+    return stack.run("run", "--rm", "--no-deps", "-T", "-v", f"{folder}:/import:ro", "init", *command)
+
+
+def import_mine(stack: Stack, folder: Path) -> str:
+    """Import the file and return how it ended."""
+    (report,) = json.loads(in_init(stack, folder, "r3mes", "import", "--json", "/import/mine.bin"))["files"]
+    return str(report["result"])
+
+
+def rights(stack: Stack, folder: Path) -> dict[str, list[int]]:
+    """Return owner, group and mode of what the store holds of the file."""
+    return {path: rest for path, *rest in map(json.loads, in_init(stack, folder, "python", "-c", STAT).splitlines())}
+
+
+def wait_until_verified(stack: Stack) -> None:
+    receipt = f"import os; print(os.path.exists('/models/verified/{DIGEST}/receipt.json'))"
+    wait_until(lambda: stack.python("downloader", receipt) == "True", 120, "the verdict")
+
+
+def forget(stack: Stack, folder: Path) -> None:
+    """Remove the verified file under the running services, and wait until no source has it."""
+    in_init(stack, folder, "rm", "-r", f"/models/verified/{DIGEST}")
+    state = (
+        "import json, urllib.request as r\n"
+        f"print(json.load(r.urlopen('http://127.0.0.1:8081/api/v1/models/{DIGEST}'))['state'])"
+    )
+    wait_until(lambda: stack.python("downloader", state) == "failed", 180, "no source to have it")
+
+
+def test_a_file_is_placed_by_init_and_verified_by_the_stack_that_starts_afterwards(stack: Stack, folder: Path) -> None:
+    assert import_mine(stack, folder) == "placed"
+    assert rights(stack, folder) == {
+        f"incoming/{DIGEST}": [10001, 10000, 0o2770],
+        f"incoming/{DIGEST}/data": [10001, 10000, 0o660],
+        f"incoming/{DIGEST}/journal.json": [10001, 10000, 0o660],
+    }
+    stack.run("up", "--detach", "--wait", *SERVICES)
+    wait_until_verified(stack)
+    assert rights(stack, folder)[f"verified/{DIGEST}/tiny.gguf"] == [10002, 10000, 0o444]
+    assert import_mine(stack, folder) == "already_verified"
+
+
+def test_a_running_stack_notices_an_import(stack: Stack, folder: Path) -> None:
+    forget(stack, folder)
+    assert import_mine(stack, folder) == "placed"
+    wait_until_verified(stack)
+
+
+def test_a_file_of_the_pinned_name_in_the_folder_is_adopted_by_the_downloader(stack: Stack, folder: Path) -> None:
+    forget(stack, folder)
+    (folder / "tiny.gguf").write_bytes(DATA)
+    (folder / "tiny.gguf").chmod(0o644)
+    wait_until_verified(stack)

@@ -12,6 +12,7 @@ UV ?= uv
 ARGS ?=
 # Test files that run at once: most of a test's time is waiting. PROCESSES=0 runs all in one process.
 PROCESSES ?= 2
+AT_ONCE = -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -19,7 +20,7 @@ LOCKED := locks/dev.txt locks/build.txt locks/model.txt locks/install.py pyproje
 
 .PHONY: help
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- without containers ---------------------------------------------------------------------------------------------
 
@@ -35,8 +36,12 @@ demo: $(STAMP) ## download, verify and question a real model; ARGS=--once ends a
 	@$(BIN)/r3mes demo $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## all tests that need no containers; ARGS go to pytest
-	@$(BIN)/pytest -m "not containers" -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(STAMP) ## all tests that need no containers, but of the misbehaviours only a few; ARGS go to pytest
+	@$(BIN)/pytest -m "not containers and not faults" $(AT_ONCE) $(ARGS)
+
+.PHONY: test-faults
+test-faults: $(STAMP) ## every misbehaviour of an origin against real processes, in a few minutes
+	@$(BIN)/pytest tests/faults $(ARGS)
 
 .PHONY: quick
 quick: $(STAMP) ## the tests that take seconds
@@ -53,6 +58,15 @@ lint: $(STAMP) ## ruff, mypy --strict, import contracts
 reformat: $(STAMP) ## let ruff format and fix what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# --- benchmarks -----------------------------------------------------------------------------------------------------
+
+.PHONY: bench
+bench: bench-download ## every benchmark; takes many minutes
+
+.PHONY: bench-download
+bench-download: $(STAMP) ## race the downloader against aria2c, curl and hf_hub_download; ARGS=--tmpfs: in memory, too
+	@$(BIN)/python -m benchmarks.download $(ARGS)
 
 # --- containers -----------------------------------------------------------------------------------------------------
 
@@ -114,5 +128,5 @@ lock: ## resolve the locks again; ARGS=--upgrade for newer versions
 
 .PHONY: clean
 clean: ## remove .venv and caches; models, volumes and kept wheels stay
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	@rm -rf .venv benchmarks/.venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
 	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import prometheus_client
 import structlog
@@ -22,7 +23,7 @@ from services.downloader.controller import Controller
 from services.downloader.controls import Controls
 from services.downloader.courier import Courier
 from services.downloader.desired import desired_pins
-from services.downloader.limits import DEFAULT_LIMITS
+from services.downloader.limits import DEFAULT_LIMITS, Limits
 from services.downloader.metrics import DownloaderMetrics
 from services.downloader.observe import measure_room
 from services.downloader.runner import Runner
@@ -62,8 +63,9 @@ def main() -> int:
         return error.exit_code
 
 
-def run(settings: DownloaderSettings, environ: Mapping[str, str]) -> int:
+def run(settings: DownloaderSettings, environ: Mapping[str, str], limits: Limits = DEFAULT_LIMITS) -> int:
     """Serve until a signal comes; raises R3mesError when the start cannot succeed."""
+    limits = replace(limits, connections=settings.connections)
     os.umask(UMASK)
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's own omission
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # starting and stopping is told by ourselves
@@ -78,7 +80,7 @@ def run(settings: DownloaderSettings, environ: Mapping[str, str]) -> int:
     layout = start_host_store(settings)
     watch = TrustWatch(layout)
     link = RedisLink(settings.redis_url.get_secret_value())
-    controller = build_controller(settings, environ, layout, watch, link, stop, crashed)
+    controller = build_controller(settings, environ, layout, watch, link, stop, crashed, limits=limits)
     service = Service(
         node=settings.node,
         root=layout.root,
@@ -106,7 +108,7 @@ def run(settings: DownloaderSettings, environ: Mapping[str, str]) -> int:
     return ExitCode.FAILURE if crashes else ExitCode.OK
 
 
-def build_controller(
+def build_controller(  # noqa: PLR0913 - what the process has is put together here
     settings: DownloaderSettings,
     environ: Mapping[str, str],
     layout: StoreLayout,
@@ -114,6 +116,8 @@ def build_controller(
     link: RedisLink,
     stop: threading.Event,
     crashed: Callable[[BaseException], None],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Controller:
     """Put the rooms together; raises ConfigurationError for addresses that make no sense."""
     metrics = DownloaderMetrics(CollectorRegistry(), layout.root)
@@ -121,14 +125,14 @@ def build_controller(
     courier = Courier(link, settings.node, board, stop)
     controls = Controls(layout)
     keeper = LeaseKeeper(Identity.of_this_process())
-    offers = Offers(settings, environ, DEFAULT_LIMITS)
+    offers = Offers(settings, environ, limits)
     offers.check(watch.current)
 
     def room(digest: str) -> Room:
         return measure_room(layout, digest, desired_pins(watch.current), courier.copies())
 
     runner = Runner(wake.set, crashed)
-    shop = Workshop(layout, keeper, DEFAULT_LIMITS, metrics, room)
+    shop = Workshop(layout, keeper, limits, metrics, room)
     return Controller(
         layout=layout,
         watch=watch,

@@ -1,8 +1,9 @@
 """The reconciler: each turn compares what is desired with what the store shows, and acts on the difference.
 
 A turn comes at the start, every R3MES_RECONCILE_SECONDS, on an operator's word, when a transfer ends and on a verdict.
-Order within one: trust → for each pin: view → decide (`reconcile`, pure) → act → status on the board. One transfer runs
-at a time, in the runner's thread; whatever it leaves behind, the next turn goes on from the disk.
+Order within one: trust → for each pin: view → decide (`reconcile`, pure) → act → status on the board. As a
+rule one transfer runs at a time, in a thread of the runner; whatever it leaves behind, the next turn goes on from the
+disk.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from services.downloader.settler import Settler
 from services.downloader.status import Seen, compose
 from services.downloader.transfer.space import missing_bytes
 from services.downloader.transfers import Transfers
+from services.downloader.unpinned import sweep_unpinned
 from shared.genesis import ModelPin
 from shared.states import FailureReason, ModelState, ModelStatus
 from shared.store.layout import StoreLayout
@@ -108,8 +110,14 @@ class Controller:
         for pin in desired_pins(self.watch.current):
             if not self.stop.is_set():
                 self._act(self._look(pin))
+        self._sweep()
         self.show()
         self.has_turned = True
+
+    def _sweep(self) -> None:
+        """Remove what no genesis pins any more, once nothing works on it."""
+        pinned = {pin.sha256 for pin in desired_pins(self.watch.current)}
+        sweep_unpinned(self.layout, self.settler.keeper, frozenset(pinned | self.runner.digests))
 
     def show(self) -> None:
         """Put every model's status on the board and into the metrics."""
@@ -165,6 +173,7 @@ class Controller:
         control = self.controls.read(pin.sha256)
         generation = view.data.generation if view.data else _NO_GENERATION
         heard = self.courier.heard(pin.sha256)
+        running = self.runner.snapshot(pin.sha256)
         history = History(
             control=control,
             mismatches=counting_mismatches(view.rejected, genesis_digests(self.watch.current), control.forgiven_before),
@@ -178,6 +187,8 @@ class Controller:
             data=view.data,
             missing_bytes=0 if self.runner.is_on(pin.sha256) else self._missing(pin, view),
             offered=self.transfers.offers.of(pin),
+            ipfs_tries=self.transfers.offers.ipfs_tries,
+            running=running.source if running else None,
         )
         return Look(pin, view, observation, history, next_action(observation, history, now))
 
@@ -200,7 +211,8 @@ class Controller:
                 log.warning("all sources failed", model=pin.model_name, reason=reason, message=control.message)
             case Fetch(source):
                 if not self.runner.is_on(pin.sha256):
-                    self.transfers.start(pin, source, self.watch.current)
+                    mismatches = sum(mismatch.source is source for mismatch in look.history.mismatches)
+                    self.transfers.start(pin, source, self.watch.current, mismatches)
             case Rest(reason=FailureReason.DISK_FULL):
                 self.transfers.say_disk_full(pin, look.observation.missing_bytes)
             case _:

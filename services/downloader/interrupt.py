@@ -1,6 +1,7 @@
 """Stopping a transfer from another thread within a moment, also while it waits for the network.
 
-The first reason stands. Sockets that are watched are shut down, which wakes whoever reads from them.
+The first reason stands. Sockets that are watched are shut down, which wakes whoever reads from them. A transfer has one
+interrupt, each of its connections a child of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ class Reason(StrEnum):
     NOT_PINNED = "not pinned any more"
     LEASE_LOST = "another writer took the lease"
     QUIET = "no new byte for too long"
+    SLOW = "too few bytes for too long"
+    DONE = "nothing left for this connection"
     SHUTDOWN = "shutdown"
 
 
@@ -39,6 +42,7 @@ class Interrupt:
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._children: list[Interrupt] = []
         self.reason: Reason | None = None
 
     def tell(self, reason: Reason) -> None:
@@ -47,8 +51,26 @@ class Interrupt:
             if self.reason is None:
                 self.reason = reason
             self._event.set()
+            children = tuple(self._children)
+        self.cut()
+        for child in children:
+            child.tell(reason)
+
+    def cut(self) -> None:
+        """Shut down the sockets that are watched, and nothing else: whoever reads from one finds it at its end."""
+        with self._lock:
             for sock in tuple(self._sockets):
                 _shut_down(sock)
+
+    def child(self) -> Interrupt:
+        """Return an interrupt that is told whatever this one is told, and may be told alone."""
+        child = Interrupt()
+        with self._lock:
+            self._children.append(child)
+            reason = self.reason
+        if reason is not None:
+            child.tell(reason)
+        return child
 
     def watch(self, sock: socket.socket) -> None:
         """Shut this socket down when told, at once if that was before."""

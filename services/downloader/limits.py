@@ -11,25 +11,40 @@ MIB = 1024 * 1024
 class Limits:
     """Bounds of one download; tests shorten the times."""
 
+    # Connections at once; R3MES_DOWNLOAD_CONNECTIONS.
+    connections: int = 8
     # Bytes asked for in one request: bounded, since some CDNs refuse a whole large file; large, to keep requests few.
     range_bytes: int = 32 * MIB
+    # Nothing smaller is split off for another connection: a request costs a round trip.
+    least_range_bytes: int = MIB
+    # No byte this far beyond the first missing one is asked for, so that whoever follows the prefix keeps up.
+    window_bytes: int = 384 * MIB
+    # Low-space mode: bytes that may lie ahead of the verifier's durable copy.
+    ahead_bytes: int = 384 * MIB
     # Bytes taken from the socket at once.
     buffer_bytes: int = MIB
-    # What a SIGKILL may cost: data is synced and the journal written after this many bytes or seconds.
-    journal_bytes: int = 64 * MIB
-    journal_seconds: float = 3.0
+    # Data is synced and the journal written after this many bytes or seconds.
+    journal_bytes: int = 16 * MIB
+    journal_seconds: float = 1.0
+    # What a SIGKILL may cost: nothing more is taken from the network while so many bytes are not durable.
+    unsynced_bytes: int = 48 * MIB
     # Seconds until a connection stands, TLS included.
     connect_seconds: float = 10.0
     # Seconds until the answer's first byte: a gateway may have to find the content first.
     first_byte_seconds: float = 30.0
-    # Seconds without any byte while a body is read.
+    # A body has stalled when fewer than so many bytes came in so many seconds of waiting for the network.
+    stall_bytes: int = 64 * 1024
     stall_seconds: float = 30.0
-    # A source has failed after this many failures, or seconds, without one new durable byte.
+    # A source has failed after this many failures, or seconds, without one new byte.
     failures: int = 5
     quiet_seconds: float = 90.0
+    # A source that brings less than this over `quiet_seconds` has failed, too: it would take days, and never end.
+    least_bytes_per_second: int = 4096
     # Back-off between two tries of one source: doubling from the first to the longest, in seconds.
     first_wait_seconds: float = 1.0
     longest_wait_seconds: float = 20.0
+    # A connection that broke after it had brought something goes on after this many seconds.
+    soon_seconds: float = 0.1
     # A request is led on at most this many times.
     redirects: int = 5
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from services.downloader.reconcile import IncomingData, Mismatch
 from services.downloader.transfer.incoming import read_journal
 from services.downloader.transfer.ranges import covered
-from services.downloader.transfer.space import Room, reservation
+from services.downloader.transfer.space import Mode, Room, reservation
 from shared.genesis import ModelPin
 from shared.store.layout import StoreLayout
 from shared.store.records import Journal, Receipt, RejectedRecord
@@ -72,25 +73,31 @@ def measure_room(layout: StoreLayout, digest: str, others: tuple[ModelPin, ...],
     status = os.statvfs(layout.root)
     return Room(
         free=status.f_bavail * status.f_frsize,
-        own_data=allocated_bytes(layout, digest),
-        own_copy=copies.get(digest, 0),
+        own_data=_allocated(layout.data(digest)),
+        own_copy=_copy_bytes(layout, digest, copies),
         reserved=sum(_reserved(layout, other, copies) for other in others if other.sha256 != digest),
     )
 
 
-def allocated_bytes(layout: StoreLayout, digest: str) -> int:
-    """Bytes that the incoming data occupies on disk."""
+def _allocated(path: Path) -> int:
+    """Bytes that a file occupies on disk."""
     try:
-        return layout.data(digest).lstat().st_blocks * _BLOCK_BYTES
+        return path.lstat().st_blocks * _BLOCK_BYTES
     except OSError:
         return 0
+
+
+def _copy_bytes(layout: StoreLayout, digest: str, copies: dict[str, int]) -> int:
+    """Bytes of the verifier's copy: it tells of one without a name, a low-space partial can be seen."""
+    return copies.get(digest, 0) + _allocated(layout.partial_file(digest))
 
 
 def _reserved(layout: StoreLayout, pin: ModelPin, copies: dict[str, int]) -> int:
     journal = _fitting_journal(layout, pin)
     if journal is None:
         return 0
-    return reservation(journal.size, allocated_bytes(layout, pin.sha256), copies.get(pin.sha256, 0))
+    data, copy = _allocated(layout.data(pin.sha256)), _copy_bytes(layout, pin.sha256, copies)
+    return reservation(journal.size, data, copy, Mode(journal.mode))
 
 
 def _has_verified_name(layout: StoreLayout, digest: str) -> bool:

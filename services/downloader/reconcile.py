@@ -32,7 +32,8 @@ class Observation:
     """What the store shows of one pin now.
 
     `verified_at` is the receipt's time when the verified file is there and its receipt right; `unproven`: the file is
-    there without that. `missing_bytes` is the room that a download lacks. `offered` are the sources that exist.
+    there without that. `missing_bytes` is the room that a download lacks. `offered` are the sources that exist,
+    `ipfs_tries` the wrong files that the gateways may deliver, `running` is the source whose turn has not ended.
     """
 
     verified_at: float | None = None
@@ -40,6 +41,8 @@ class Observation:
     data: IncomingData | None = None
     missing_bytes: int = 0
     offered: tuple[Source, ...] = (Source.HUGGINGFACE,)
+    ipfs_tries: int = MISMATCHES_PER_SOURCE
+    running: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,8 @@ def _has_local_file(observation: Observation, history: History) -> bool:
 
 
 def _next_source(observation: Observation, history: History) -> Fetch | EndRound:
+    if observation.running is not None:
+        return Fetch(observation.running)  # its last failure is counted before its turn is over
     attempts = history.control.attempts
     for source in _trusted(observation, history):
         if attempts.get(source, 0) < DEFAULT_LIMITS.failures:
@@ -161,10 +166,9 @@ def is_pin_suspect(mismatches: tuple[Mismatch, ...]) -> bool:
 
 def _trusted(observation: Observation, history: History) -> tuple[Source, ...]:
     """Return the offered sources that have not delivered wrong bytes too often; unowned ones count for all."""
-    unowned = sum(1 for m in history.mismatches if m.source is None)
-    wrong = Counter(m.source for m in history.mismatches)
-    return tuple(
-        source
-        for source in SOURCE_ORDER
-        if source in observation.offered and wrong[source] + unowned < MISMATCHES_PER_SOURCE
-    )
+
+    def is_trusted(source: Source) -> bool:
+        tries = observation.ipfs_tries if source is Source.IPFS else MISMATCHES_PER_SOURCE
+        return sum(m.source in {source, None} for m in history.mismatches) < tries
+
+    return tuple(source for source in SOURCE_ORDER if source in observation.offered and is_trusted(source))

@@ -26,7 +26,6 @@ class DownloaderSettings(CommonSettings):
         PUBLIC_IPFS_GATEWAYS, alias="R3MES_IPFS_GATEWAYS"
     )
     import_dir: Path | None = Field(None, alias="R3MES_IMPORT_DIR")
-    # Accepted and bounded; this version moves bytes over one connection.
     connections: int = Field(8, alias="R3MES_DOWNLOAD_CONNECTIONS", ge=1, le=64)
     max_bytes_per_second: int | None = Field(None, alias="R3MES_DOWNLOAD_MAX_BYTES_PER_SECOND", ge=1)
     reconcile_seconds: float = Field(15.0, alias="R3MES_RECONCILE_SECONDS", gt=0, le=3600)

@@ -80,7 +80,7 @@ class Settler:
                 identity = identity_of(path, follow=False)
                 if identity is not None and self.wrong_files.has(path, identity):
                     self._say(pin, f"{path} is not the pinned file and is left alone")
-                elif self.runner.is_idle:
+                elif self.runner.is_free:
                     self.runner.start(pin.sha256, lambda interrupt: self._replace(pin, interrupt), None)
 
     def _replace(self, pin: ModelPin, interrupt: Interrupt) -> None:

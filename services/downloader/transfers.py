@@ -25,7 +25,7 @@ from services.downloader.transfer.outcomes import (
     SourceFailed,
 )
 from services.downloader.transfer.progress import Progress
-from services.downloader.transfer.transfer import Transfer, Workshop
+from services.downloader.transfer.transfer import Errand, Transfer, Workshop
 from shared.genesis import ModelPin
 from shared.states import FailureReason, Source
 from shared.store.trust import Trust
@@ -40,7 +40,7 @@ _SAME_SHORTAGE_BYTES = 64 * 1024 * 1024
 
 @dataclass(slots=True)
 class Transfers:
-    """One transfer at a time. `wake` is called when one has ended and its outcome stands in `control.json`."""
+    """Pieces of the runner's work. `wake` is called when one has ended and its outcome stands in `control.json`."""
 
     shop: Workshop
     offers: Offers
@@ -57,9 +57,12 @@ class Transfers:
         """Return the file's size, pinned or learnt from upstream; None while unknown."""
         return pin.size_bytes or self._sizes.get(pin.sha256)
 
-    def start(self, pin: ModelPin, source: Source, trust: Trust) -> None:
-        """Begin a transfer, unless one runs or another writer holds the lease."""
-        if not self.runner.is_idle or time.monotonic() < self._held_until.get(pin.sha256, 0.0):
+    def start(self, pin: ModelPin, source: Source, trust: Trust, mismatches: int) -> None:
+        """Begin a transfer, unless one runs or another writer holds the lease.
+
+        `mismatches` is how often this source has delivered wrong bytes that count.
+        """
+        if not self.runner.is_free or time.monotonic() < self._held_until.get(pin.sha256, 0.0):
             return
         control = self.controls.update(pin.sha256, rules.at_begin)
         if source is Source.IPFS and control.attempts.get(source, 0) == 0:
@@ -70,23 +73,16 @@ class Transfers:
 
         def work(interrupt: Interrupt) -> None:
             begun = time.monotonic()
-            places, web = self.offers.make(pin, source, trust, interrupt)
-            try:
-                outcome: Outcome = SourceFailed("nothing there any more")
-                if places:
-                    outcome = Transfer(
-                        shop=self.shop,
-                        pin=pin,
-                        source=source,
-                        places=places,
-                        interrupt=interrupt,
-                        progress=progress,
-                        attempts=attempts,
-                        on_failures=lambda count: self._remember_failures(pin, source, count),
-                    ).run()
-            finally:
-                web.close()
-            self._apply(pin, source, outcome, time.monotonic() - begun)
+            errand = Errand(
+                pin=pin,
+                source=source,
+                supply=self.offers.make(pin, source, trust, mismatches),
+                interrupt=interrupt,
+                progress=progress,
+                attempts=attempts,
+                on_failures=lambda count: self._remember_failures(pin, source, count),
+            )
+            self._apply(pin, source, Transfer(self.shop, errand).run(), time.monotonic() - begun)
 
         log.info("transfer begins", model=pin.model_name, source=source)
         self.runner.start(pin.sha256, work, progress)

@@ -123,7 +123,7 @@ class Downloader:
 
         def reached() -> dict[str, Any]:
             status = self.status(digest)
-            assert status["state"] == state, f"{status}\n{self.log[-2000:]}"
+            assert status["state"] == state, f"{status}\n{self.log[-9000:]}"
             return status
 
         return wait_until(reached, timeout, f"state {state}")
@@ -133,7 +133,7 @@ class Downloader:
 
         def reached() -> dict[str, Any]:
             status = self.status(digest)
-            assert status["received_bytes"] >= count, f"{status}\n{self.log[-2000:]}"
+            assert status["received_bytes"] >= count, f"{status}\n{self.log[-9000:]}"
             return status
 
         return wait_until(reached, timeout, f"{count} received bytes")

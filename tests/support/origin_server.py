@@ -8,8 +8,13 @@ until the test lets it go, so that a test can act in the middle of a body withou
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import socket
+import ssl
+import struct
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,12 +28,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Seen:
-    """One request: what was asked, and how many body bytes were sent."""
+    """One request: what was asked, when (seconds, monotonic), and how many body bytes were sent."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     sent: int = 0
+    at: float = field(default_factory=time.monotonic)
 
     @property
     def range(self) -> tuple[int, int] | None:
@@ -41,20 +47,20 @@ class Answer:
     """What a script writes to; `seen` is the request."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, seen: Seen, closing: threading.Event) -> None:
-        self._handler = handler
+        self.handler = handler
         self.seen = seen
         self.closing = closing
 
     def head(self, status: int, headers: Mapping[str, object] | None = None) -> None:
         """Send status and headers; a Content-Length that is not given ends the body with the connection."""
         names = {name.lower() for name in headers or {}}
-        self._handler.send_response(status)
+        self.handler.send_response(status)
         for name, value in (headers or {}).items():
-            self._handler.send_header(name, str(value))
+            self.handler.send_header(name, str(value))
         if not names & {"content-length", "transfer-encoding"}:
-            self._handler.send_header("Connection", "close")
-            self._handler.close_connection = True
-        self._handler.end_headers()
+            self.handler.send_header("Connection", "close")
+            self.handler.close_connection = True
+        self.handler.end_headers()
 
     def body(self, data: bytes) -> None:
         """Send body bytes, unless it was a HEAD."""
@@ -62,13 +68,38 @@ class Answer:
             return
         for start in range(0, len(data), CHUNK):
             chunk = data[start : start + CHUNK]
-            self._handler.wfile.write(chunk)
+            self.handler.wfile.write(chunk)
+            self.seen.sent += len(chunk)
+
+    def raw(self, data: bytes) -> None:
+        """Send bytes as they are, in place of anything that HTTP would have; they count as sent."""
+        self.handler.close_connection = True
+        for start in range(0, len(data), CHUNK):
+            chunk = data[start : start + CHUNK]
+            self.handler.wfile.write(chunk)
             self.seen.sent += len(chunk)
 
     def cut(self) -> None:
         """End the connection, whatever was promised."""
-        self._handler.wfile.flush()
-        self._handler.close_connection = True
+        self.handler.wfile.flush()
+        self.handler.close_connection = True
+
+    def reset(self) -> None:
+        """End the connection with a TCP reset."""
+        self.handler.close_connection = True
+        connection = self.handler.connection
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(connection.detach())  # a close() would wait for the handler's files
+
+    def stall(self) -> None:
+        """Send nothing more, and keep the connection, until the origin ends."""
+        self.closing.wait()
+        self.handler.close_connection = True
+
+    @property
+    def connection(self) -> int:
+        """Which connection this is: the client's port."""
+        return int(self.handler.client_address[1])
 
 
 Script = Callable[[Answer], None]
@@ -76,14 +107,23 @@ Script = Callable[[Answer], None]
 
 @dataclass
 class Hold:
-    """Lets `after` bytes of all answers together through, then waits until `release()`."""
+    """Lets `after` bytes of all answers together through, then holds one answer until `release()`.
+
+    `for_all`: every answer is held, so that exactly `after` bytes have left.
+    """
 
     after: int
+    for_all: bool = False
     reached: threading.Event = field(default_factory=threading.Event)
     _released: threading.Event = field(default_factory=threading.Event)
 
     def release(self) -> None:
         self._released.set()
+
+    def allows(self, sent: int, count: int) -> int:
+        """Return how many of `count` bytes may leave now that `sent` have left."""
+        is_held = sent < self.after <= sent + count or (self.for_all and sent + count > self.after)
+        return self.after - sent if is_held and not self._released.is_set() else count
 
     def wait(self, closing: threading.Event) -> None:
         self.reached.set()
@@ -92,16 +132,26 @@ class Hold:
 
 
 class ScriptedOrigin:
-    """Serves scripts by path on 127.0.0.1; unknown paths are 404."""
+    """Serves scripts by path on 127.0.0.1; unknown paths are 404.
 
-    def __init__(self) -> None:
+    `tls`: speak https with it. `send_buffer`: what the kernel may hold of an answer that nobody reads, in bytes, for a
+    test that counts what left. A connection, counted from 1, that `accepts` refuses is closed at once.
+    """
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None, send_buffer: int | None = None) -> None:
         self.scripts: dict[str, Script] = {}
         self.requests: list[Seen] = []
         self.connections = 0
+        self.accepts: Callable[[int], bool] = lambda _: True
+        self.scheme = "https" if tls else "http"
         self._closing = threading.Event()
         handler = type("Handler", (_Handler,), {"origin": self})
         self._server = _Server(("127.0.0.1", 0), handler)
         self._server.origin = self
+        if send_buffer is not None:
+            self._server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     @property
@@ -110,7 +160,7 @@ class ScriptedOrigin:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
     def host(self) -> str:
@@ -141,9 +191,9 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     origin: ScriptedOrigin
 
-    def process_request(self, request: object, client_address: object) -> None:
+    def verify_request(self, request: object, client_address: object) -> bool:  # noqa: ARG002 - the base's signature
         self.origin.connections += 1
-        super().process_request(request, client_address)  # type: ignore[arg-type]
+        return self.origin.accepts(self.origin.connections)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that leaves in the middle is part of many tests."""
@@ -219,10 +269,12 @@ def whole(data: bytes, *, hold: Hold | None = None, headers: Mapping[str, object
 
 def in_turn(*scripts: Script) -> Script:
     """Answer the first request by the first script, and so on; the last one stays."""
-    left = list(scripts)
+    left, lock = list(scripts), threading.Lock()
 
     def script(answer: Answer) -> None:
-        (left.pop(0) if len(left) > 1 else left[0])(answer)
+        with lock:
+            now = left.pop(0) if len(left) > 1 else left[0]
+        now(answer)
 
     return script
 
@@ -230,16 +282,17 @@ def in_turn(*scripts: Script) -> Script:
 @dataclass
 class _Counter:
     sent: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def _send(answer: Answer, data: bytes, hold: Hold | None, count: _Counter) -> None:
     if answer.seen.method == "HEAD":
         return
-    if hold is not None and count.sent < hold.after <= count.sent + len(data):
-        first = hold.after - count.sent
-        answer.body(data[:first])
-        count.sent = hold.after
-        hold.wait(answer.closing)
-        data = data[first:]
-    count.sent += len(data)
-    answer.body(data)
+    while data:
+        with count.lock:
+            part = data if hold is None else data[: hold.allows(count.sent, len(data))]
+            count.sent += len(part)
+        answer.body(part)
+        data = data[len(part) :]
+        if data and hold is not None:
+            hold.wait(answer.closing)

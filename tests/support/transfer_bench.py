@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -11,16 +11,16 @@ from prometheus_client import CollectorRegistry
 from services.downloader.interrupt import Interrupt
 from services.downloader.limits import Limits
 from services.downloader.metrics import DownloaderMetrics
-from services.downloader.sources.base import ByteSource
 from services.downloader.sources.connection import Gate
 from services.downloader.sources.pacing import Pace
-from services.downloader.sources.web import Web, WebSource
+from services.downloader.sources.preflight import refuse_mismatch
+from services.downloader.sources.web import Address, Web, WebSupply
 from services.downloader.transfer.incoming import read_journal
 from services.downloader.transfer.lease import Identity, LeaseKeeper
 from services.downloader.transfer.outcomes import Outcome
 from services.downloader.transfer.progress import Progress
 from services.downloader.transfer.space import Room
-from services.downloader.transfer.transfer import Transfer, Workshop
+from services.downloader.transfer.transfer import Errand, Transfer, Workshop
 from shared.addresses import AddressPolicy
 from shared.genesis import ModelPin
 from shared.states import Source
@@ -33,13 +33,16 @@ DATA = os.urandom(5 * RANGE + 123)
 FAST = Limits(
     range_bytes=RANGE,
     buffer_bytes=16 * 1024,
+    least_range_bytes=8 * 1024,
     journal_seconds=0.0,
     connect_seconds=2.0,
     first_byte_seconds=1.0,
     stall_seconds=0.5,
+    stall_bytes=256,
     quiet_seconds=20.0,
     first_wait_seconds=0.01,
     longest_wait_seconds=0.05,
+    soon_seconds=0.01,
 )
 PLENTY = Room(free=10**12)
 
@@ -52,6 +55,8 @@ class Bench:
     origin: ScriptedOrigin
     limits: Limits = FAST
     room: Room = PLENTY
+    connections: int = 1
+    spread: bool = False
     failures: list[int] = field(default_factory=list)
     interrupt: Interrupt = field(default_factory=Interrupt)
     keeper: LeaseKeeper = field(default_factory=lambda: LeaseKeeper(Identity.of_this_process()))
@@ -75,23 +80,28 @@ class Bench:
         attempts: int = 0,
     ) -> Outcome:
         allowed = {"R3MES_ALLOW_HTTP_SOURCES": self.origin.host, **(environ or {})}
-        gate = Gate(AddressPolicy.from_environ(allowed), self.interrupt, self.limits.stall_seconds)
-        web = Web(gate, self.limits, Pace(None), token)
-        facts = source is Source.HUGGINGFACE
-        places: list[ByteSource] = [WebSource(source, self._url(path), web, has_facts=facts) for path in paths]
-        try:
-            return Transfer(
-                shop=Workshop(self.layout, self.keeper, self.limits, self.metrics, lambda _: self.room),
-                pin=pin or self.pin(),
-                source=source,
-                places=places,
-                interrupt=self.interrupt,
-                progress=Progress(source),
-                attempts=attempts,
-                on_failures=self.failures.append,
-            ).run()
-        finally:
-            web.close()
+        policy = AddressPolicy.from_environ(allowed)
+        chosen = pin or self.pin()
+
+        def make_web(interrupt: Interrupt) -> Web:
+            return Web(Gate(policy, interrupt, self.limits.stall_seconds), self.limits, Pace(None), token)
+
+        has_facts = source is Source.HUGGINGFACE
+        addresses = [Address(self._url(path), has_facts=has_facts) for path in paths]
+        supply = WebSupply(source, addresses, make_web, lambda facts: refuse_mismatch(chosen, facts), self.connections)
+        supply.together = not has_facts
+        supply.spread = self.spread
+        errand = Errand(
+            pin=chosen,
+            source=source,
+            supply=supply,
+            interrupt=self.interrupt,
+            progress=Progress(source),
+            attempts=attempts,
+            on_failures=self.failures.append,
+        )
+        limits = replace(self.limits, connections=self.connections)
+        return Transfer(Workshop(self.layout, self.keeper, limits, self.metrics, lambda _: self.room), errand).run()
 
     def _url(self, path: str) -> str:
         return path if path.startswith("http") else f"{self.origin.url}{path}"

@@ -23,6 +23,8 @@ from services.downloader.sources.base import (
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
 _TRY_LATER = frozenset({408, 409, 421, 423, 425, 429})
+# Fewer connections may help.
+_TOO_MUCH = frozenset({429, 503})
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 _UNSATISFIED = re.compile(r"bytes \*/([0-9]{1,18})")
 _ETAG = re.compile(r'(?:W/)?"?([0-9a-fA-F]{64})"?')
@@ -30,6 +32,20 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 _REVISION = re.compile(r"[\x21-\x7e]{1,255}")
 _SERVER_ERRORS = 500
 _LONGEST_RETRY_AFTER = 7 * 24 * 3600.0
+_RATE_LIMIT = re.compile(r"(?<![A-Za-z])r=0\b[^,]*?;\s*t=([0-9]{1,9})")
+_SURELY_AN_EPOCH = 10**9
+
+_ACCESS = "the repository is private or gated: accept its terms on the website and set HF_TOKEN"
+# Hugging Face's own words, by X-Error-Code: what happened, and what a person can do.
+_SAID = {
+    "GatedRepo": ("the repository is gated", _ACCESS),
+    "RepoNotFound": (
+        "there is no such repository, or it is private",
+        "check download_source in the genesis; a private repository needs HF_TOKEN",
+    ),
+    "RevisionNotFound": ("the repository has no such revision", "check the revision in download_source in the genesis"),
+    "EntryNotFound": ("the repository has no such file", "check the file name in download_source in the genesis"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +59,12 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """The bytes that an answer announces: `[start, end)` of `size`; `restarted`: the whole file, not the range."""
+    """The bytes that an answer announces: `[start, end)` of `size`; `whole`: the file from 0, not the range."""
 
     start: int
     end: int
     size: int
-    restarted: bool = False
+    whole: bool = False
 
 
 def facts_of(headers: Mapping[str, str]) -> Facts:
@@ -67,53 +83,72 @@ def announced(head: Head, start: int, end: int, size: int | None) -> Announced:
 
     Raises TransientSourceError, ExpiredLocationError, PermanentSourceError, UpstreamMismatchError.
     """
-    refuse_failure(head)
+    refuse_failure(head, size)
     encoding = head.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in {"", "identity"}:
         raise TransientSourceError(f"it encodes the bytes as {encoding[:20]!r}")
     if head.status == HTTPStatus.PARTIAL_CONTENT:
         return _partial(head.headers, start, end, size)
     if head.status == HTTPStatus.OK:
-        return _whole(head.headers, start, size)
+        return _whole(head.headers, size)
     raise TransientSourceError(f"it answers with status {head.status}")
 
 
-def refuse_failure(head: Head) -> None:
-    """Raise what a failed answer means; return for any other."""
+def refuse_failure(head: Head, size: int | None = None) -> None:
+    """Raise what a failed answer means; return for any other. `size` is the file's, None while it is not known."""
     status = head.status
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         found = _UNSATISFIED.fullmatch(head.headers.get("Content-Range", "").strip())
-        if found:
+        if found and int(found[1]) != size:
             raise UpstreamMismatchError(f"it has only {found[1]} bytes")
         raise TransientSourceError("it refuses the range (416)")
     if head.redirected and status in _EXPIRED:
         raise ExpiredLocationError(f"the address behind the redirect answers {status}")
     if status in _TRY_LATER or status >= _SERVER_ERRORS:
         raise TransientSourceError(
-            f"it answers {status} {_phrase(status)}".rstrip(), retry_after=retry_after(head.headers)
+            f"it answers {status} {_phrase(status)}".rstrip(),
+            retry_after=retry_after(head.headers),
+            is_too_much=status in _TOO_MUCH,
         )
+    if status < HTTPStatus.BAD_REQUEST:
+        return
+    said = head.headers.get("X-Error-Code", "").strip()
+    if said in _SAID:
+        raise PermanentSourceError(f"{_SAID[said][0]} ({status})", next_step=_SAID[said][1])
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        raise PermanentSourceError(
-            f"access is refused ({status})",
-            next_step="the repository is private or gated: accept its terms on the website and set HF_TOKEN",
-        )
-    if status >= HTTPStatus.BAD_REQUEST:
-        raise PermanentSourceError(
-            f"it answers {status} {_phrase(status)}".rstrip(), next_step="check download_source in the genesis"
-        )
+        raise PermanentSourceError(f"access is refused ({status})", next_step=_ACCESS)
+    raise PermanentSourceError(
+        f"it answers {status} {_phrase(status)}".rstrip(), next_step="check download_source in the genesis"
+    )
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Return the seconds of a Retry-After header (a number or a date), None when there is none that makes sense."""
-    value = headers.get("Retry-After", "").strip()
+    """Return for how many seconds a server asks to wait; None when it says nothing that makes sense.
+
+    Retry-After (a number or a date), else the time until its limit is reset: `RateLimit: "name";r=0;t=55` as Hugging
+    Face sends it (draft-ietf-httpapi-ratelimit-headers), `RateLimit-Reset` or `X-RateLimit-Reset` (seconds, or the
+    time since the epoch).
+    """
+    moment = now or datetime.now(UTC)
+    wait = _seconds_or_date(headers.get("Retry-After", "").strip(), moment)
+    if wait is None:
+        limit = _RATE_LIMIT.search(headers.get("RateLimit", ""))
+        wait = float(limit[1]) if limit else None
+    for name in ("RateLimit-Reset", "X-RateLimit-Reset"):
+        value = headers.get(name, "").strip()
+        if wait is None and _NUMBER.fullmatch(value):
+            wait = float(value) - (moment.timestamp() if float(value) > _SURELY_AN_EPOCH else 0.0)
+    return None if wait is None else min(max(0.0, wait), _LONGEST_RETRY_AFTER)
+
+
+def _seconds_or_date(value: str, now: datetime) -> float | None:
     if _NUMBER.fullmatch(value):
-        return min(float(value), _LONGEST_RETRY_AFTER)
+        return float(value)
     try:
         when = parsedate_to_datetime(value)
     except (ValueError, TypeError, IndexError):
         return None
-    moment = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return min(max(0.0, (moment - (now or datetime.now(UTC))).total_seconds()), _LONGEST_RETRY_AFTER)
+    return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds()
 
 
 def _partial(headers: Mapping[str, str], start: int, end: int, size: int | None) -> Announced:
@@ -133,7 +168,7 @@ def _partial(headers: Mapping[str, str], start: int, end: int, size: int | None)
     return Announced(first, last + 1, total)
 
 
-def _whole(headers: Mapping[str, str], start: int, size: int | None) -> Announced:
+def _whole(headers: Mapping[str, str], size: int | None) -> Announced:
     """The range was ignored: the whole file comes, from 0."""
     length = _number(headers.get("Content-Length"))
     if length is not None and size is not None and length != size:
@@ -142,7 +177,7 @@ def _whole(headers: Mapping[str, str], start: int, size: int | None) -> Announce
     total = size if size is not None else length
     if not total:
         raise TransientSourceError("it does not say how large the file is")
-    return Announced(0, total, total, restarted=start > 0)
+    return Announced(0, total, total, whole=True)
 
 
 def _number(value: str | None) -> int | None:

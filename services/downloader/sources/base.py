@@ -1,26 +1,33 @@
 """A source of bytes, with the limits that no implementation can forget, and the ways in which one fails.
 
-Order of calls: `preflight` once a turn, before any byte; then `fetch` for each range. `fetch` yields exactly the bytes
-of the range that it announces: a short body raises, and what goes beyond is never yielded.
+A source has one place or several (gateways); each connection of a transfer sees them through objects of its own.
+Order of calls: `Supply.connect` for each connection; `preflight` once a turn, before any byte; then `fetch` for each
+range. `fetch` yields exactly the bytes of the range that it announces: a short body raises, and what goes beyond is
+never yielded. A chunk is good until the next one is taken.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from services.downloader.interrupt import Interrupt
 from shared.errors import IntegrityError, SourceUnavailableError
 from shared.states import Source
 
 
 class TransientSourceError(SourceUnavailableError):
-    """It may work in a moment. `retry_after` is what the server asks for, in seconds."""
+    """It may work in a moment. `retry_after` is what the server asks for, in seconds.
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    `is_too_much`: the server, or the way to it, does not want so many connections.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, is_too_much: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.is_too_much = is_too_much
 
 
 class ExpiredLocationError(TransientSourceError):
@@ -48,15 +55,15 @@ class Facts:
 class Body:
     """The bytes `[start, end)` of a file of `size`, which an implementation is about to read.
 
-    `restarted`: the source ignored the range and sends the whole file from 0. `chunks` may yield less or more than
+    `whole`: the source ignored the range and sends the whole file from 0. `chunks` may yield less or more than
     announced; the base class judges that.
     """
 
     start: int
     end: int
     size: int
-    chunks: Iterator[bytes]
-    restarted: bool = False
+    chunks: Iterator[bytes | memoryview]
+    whole: bool = False
 
 
 class ByteSource(ABC):
@@ -84,10 +91,34 @@ class ByteSource(ABC):
             if body.size > limit or (size is not None and body.size != size):
                 wanted = f"{size} bytes" if size is not None else f"at most {limit} bytes"
                 raise UpstreamMismatchError(f"it offers {body.size} bytes, pinned are {wanted}")
-            yield Body(body.start, body.end, body.size, exactly(body.chunks, body.end - body.start), body.restarted)
+            yield Body(body.start, body.end, body.size, exactly(body.chunks, body.end - body.start), body.whole)
 
 
-def exactly(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One connection's view of a source: its places, in the supply's order, and how to close what they share."""
+
+    places: tuple[ByteSource, ...]
+    close: Callable[[], None]
+
+
+class Supply(ABC):
+    """All places of one source in one turn. `together`: their bytes may be mixed; else each is tried by itself.
+
+    `spread`: ranges go to all places at once; else to the best, and to the next where that fails.
+    """
+
+    places: int
+    together: bool = False
+    spread: bool = False
+    connections: int = 1
+
+    @abstractmethod
+    def connect(self, interrupt: Interrupt) -> Connection:
+        """Return a new connection, which stops when `interrupt` is told."""
+
+
+def exactly(chunks: Iterator[bytes | memoryview], count: int) -> Iterator[bytes | memoryview]:
     """Yield `count` bytes from `chunks`; raises TransientSourceError when there are fewer, or more."""
     left = count
     for chunk in chunks:

@@ -6,6 +6,7 @@ connected to in the same way; what stands behind one resolves names by itself, s
 
 from __future__ import annotations
 
+import http.client
 import socket
 from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
@@ -22,6 +23,9 @@ from urllib3.response import HTTPResponse
 from services.downloader.interrupt import Interrupt
 from services.downloader.sources.base import PermanentSourceError
 from shared.addresses import AddressPolicy
+
+# Heads that are read for one request: the answer's, and before it interim ones such as `103 Early Hints`.
+_MOST_HEADS = 8
 
 
 class RefusedAddressError(PermanentSourceError):
@@ -100,8 +104,22 @@ class CheckedAdapter(HTTPAdapter):
         return manager
 
 
+class _Answer(http.client.HTTPResponse):
+    """An answer before which only a few interim ones are read: the library itself would read them without end."""
+
+    _interim = 0
+
+    def _read_status(self) -> tuple[str, int, str]:
+        self._interim += 1
+        if self._interim > _MOST_HEADS:
+            raise http.client.HTTPException(f"more than {_MOST_HEADS - 1} interim answers")
+        return super()._read_status()  # type: ignore[misc, no-any-return]  # what typeshed does not know
+
+
 def _pool_classes(gate: Gate) -> dict[str, type[HTTPConnectionPool]]:
     class PlainConnection(HTTPConnection):
+        response_class = _Answer
+
         def _new_conn(self) -> socket.socket:
             return gate.connect(self, _scheme(self, "http"))
 
@@ -109,6 +127,8 @@ def _pool_classes(gate: Gate) -> dict[str, type[HTTPConnectionPool]]:
             return _awaited(gate, self, super().getresponse)
 
     class TlsConnection(HTTPSConnection):
+        response_class = _Answer
+
         def _new_conn(self) -> socket.socket:
             return gate.connect(self, _scheme(self, "https"))
 

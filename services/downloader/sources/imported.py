@@ -9,14 +9,22 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.downloader.interrupt import Interrupt
 from services.downloader.limits import MIB
-from services.downloader.sources.base import Body, ByteSource, Facts, PermanentSourceError, TransientSourceError
+from services.downloader.sources.base import (
+    Body,
+    ByteSource,
+    Connection,
+    Facts,
+    PermanentSourceError,
+    Supply,
+    TransientSourceError,
+)
 from shared.states import Source
 from shared.store.records import StatIdentity
 
@@ -88,6 +96,23 @@ class ImportedSource(ByteSource):
                 yield Body(start, min(end, total), total, _read(descriptor, start, min(end, total), self._interrupt))
         except OSError as error:
             raise PermanentSourceError(f"cannot read {self.path}: {error.strerror}") from error
+
+
+class ImportedSupply(Supply):
+    """Local files of the pinned name, each tried by itself, over one connection."""
+
+    def __init__(self, paths: Sequence[Path], expected: str, on_wrong: Callable[[Path, FileHash], None]) -> None:
+        self.places = len(paths)
+        self._paths = tuple(paths)
+        self._expected = expected
+        self._on_wrong = on_wrong
+
+    def connect(self, interrupt: Interrupt) -> Connection:
+        """Return the files; there is nothing to close."""
+        return Connection(
+            tuple(ImportedSource(path, self._expected, interrupt, self._on_wrong) for path in self._paths),
+            close=lambda: None,
+        )
 
 
 @contextmanager

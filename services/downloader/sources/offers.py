@@ -14,11 +14,13 @@ import structlog
 from services.downloader.interrupt import Interrupt
 from services.downloader.limits import Limits
 from services.downloader.settings import DownloaderSettings
-from services.downloader.sources.base import ByteSource
+from services.downloader.sources.base import Facts, Supply
 from services.downloader.sources.connection import Gate
-from services.downloader.sources.imported import FileHash, ImportedSource, identity_of
+from services.downloader.sources.imported import FileHash, ImportedSupply, identity_of
+from services.downloader.sources.ipfs import IpfsSupply, tries
 from services.downloader.sources.pacing import Pace
-from services.downloader.sources.web import Web, WebSource
+from services.downloader.sources.preflight import refuse_mismatch
+from services.downloader.sources.web import Address, Web, WebSupply
 from shared.addresses import AddressPolicy
 from shared.genesis import ModelPin
 from shared.states import Source
@@ -68,6 +70,11 @@ class Offers:
             self._environ, [pin.download_source for pin in (*trust.genesis.models, *staged)]
         )
 
+    @property
+    def ipfs_tries(self) -> int:
+        """How many wrong files the gateways may deliver before they are not asked any more."""
+        return tries(len(self._settings.ipfs_gateways))
+
     def of(self, pin: ModelPin) -> tuple[Source, ...]:
         """Return the sources that exist for `pin` now, in order."""
         offered = [Source.IMPORT] if self._local_files(pin) else []
@@ -76,26 +83,29 @@ class Offers:
             offered.append(Source.IPFS)
         return tuple(offered)
 
-    def make(self, pin: ModelPin, source: Source, trust: Trust, interrupt: Interrupt) -> tuple[list[ByteSource], Web]:
-        """Return the places of one source, and the session that they share (to be closed)."""
+    def make(self, pin: ModelPin, source: Source, trust: Trust, mismatches: int) -> Supply:
+        """Return the places of one source; `mismatches` is how often it has delivered wrong bytes that count."""
         policy = self.policy(trust)
-        gate = Gate(policy, interrupt, self._limits.stall_seconds)
         token = self._settings.hf_token.get_secret_value() if self._settings.hf_token else None
-        web = Web(gate, self._limits, self._pace, token if source is Source.HUGGINGFACE else None)
-        places: list[ByteSource]
+
+        def make_web(interrupt: Interrupt) -> Web:
+            gate = Gate(policy, interrupt, self._limits.stall_seconds)
+            return Web(gate, self._limits, self._pace, token if source is Source.HUGGINGFACE else None)
+
+        def judge(facts: Facts) -> None:
+            refuse_mismatch(pin, facts)
+
         match source:
             case Source.IMPORT:
-                wrong = self.wrong_files.add
-                places = [ImportedSource(path, pin.sha256, interrupt, wrong) for path in self._local_files(pin)]
+                return ImportedSupply(self._local_files(pin), pin.sha256, self.wrong_files.add)
             case Source.HUGGINGFACE:
-                places = [WebSource(source, policy.effective_source(pin.download_source), web)]
+                addresses = [Address(policy.effective_source(pin.download_source))]
+                return WebSupply(source, addresses, make_web, judge, self._limits.connections)
             case Source.IPFS:
                 cid = pin.ipfs_fallback_hash
-                places = [
-                    WebSource(source, f"{gateway.rstrip('/')}/ipfs/{cid}", web, revision=cid, has_facts=False)
-                    for gateway in self._settings.ipfs_gateways
-                ]
-        return places, web
+                urls = [f"{gateway.rstrip('/')}/ipfs/{cid}" for gateway in self._settings.ipfs_gateways]
+                addresses = [Address(url, revision=cid, has_facts=False) for url in urls]
+                return IpfsSupply(source, addresses, make_web, judge, self._limits.connections, mismatches)
 
     def _local_files(self, pin: ModelPin) -> list[Path]:
         """Return the regular files of the pinned name that are not known to be wrong."""

@@ -1,8 +1,8 @@
 """The incoming data of one model: one generation, written at positions, made durable, then told in the journal.
 
-Invariant: the journal never says more than what an fsync of the data has made durable; a journal without its inode is
-void. A new generation removes the old journal first, then the old data, then makes a new inode.
-Order: `resume` or `start` → `write_at` … `sync` … → `complete` → `close`.
+Invariant: the journal's `ranges` never say more than what a sync of the data has made durable; a journal without its
+inode is void. A new generation removes the old journal first, then the old data, then makes a new inode.
+Order: `resume` or `start` → `write_at` (any thread) … `sync` (one thread) … → `complete` → `close`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from services.downloader.transfer.ranges import Ranges, add_range, covered, prefix
+from services.downloader.transfer.space import Mode
 from shared.errors import DiskFullError, StoreError
 from shared.states import Source
 from shared.store.atomic import fsync_dir, sweep_temporaries
@@ -74,7 +76,9 @@ class IncomingFile:
         self._layout = layout
         self._journal = journal
         self._descriptor = descriptor
+        self._lock = threading.Lock()
         self._written: Ranges = journal.ranges
+        self._is_lost = False
 
     @classmethod
     def resume(cls, layout: StoreLayout, digest: str, size: int, origin: Origin, instance: str) -> Self | None:
@@ -94,8 +98,13 @@ class IncomingFile:
         return cls(layout, mine, descriptor)
 
     @classmethod
-    def start(cls, layout: StoreLayout, digest: str, size: int, origin: Origin, instance: str) -> Self:
-        """Remove what is there and begin a generation: a new inode, preallocated, and a journal without ranges."""
+    def start(
+        cls, layout: StoreLayout, digest: str, size: int, origin: Origin, instance: str, mode: Mode = Mode.NORMAL
+    ) -> Self:
+        """Remove what is there and begin a generation: a new inode and a journal without ranges.
+
+        The inode is preallocated, or sparse where there is room for one copy only.
+        """
         with _translated(f"cannot begin {digest[:12]}"):
             prepare_directory(layout, digest)
             remove_generation(layout, digest)
@@ -103,7 +112,7 @@ class IncomingFile:
             descriptor = os.open(layout.data(digest), flags, INCOMING_FILE_MODE)
             try:
                 os.fchmod(descriptor, INCOMING_FILE_MODE)
-                _preallocate(descriptor, size)
+                _preallocate(descriptor, size) if mode is Mode.NORMAL else os.ftruncate(descriptor, size)
                 os.fsync(descriptor)
                 journal = Journal(
                     sha256=digest,
@@ -114,6 +123,7 @@ class IncomingFile:
                     source=origin.source,
                     url=origin.url[:4096],
                     revision=origin.revision,
+                    mode=mode.value,
                     prefix=0,
                     ranges=(),
                     complete=False,
@@ -156,16 +166,27 @@ class IncomingFile:
         """Bytes that are durable."""
         return covered(self._journal.ranges)
 
-    def write_at(self, offset: int, chunk: bytes) -> None:
+    @property
+    def mode(self) -> Mode:
+        """How much room there was for this generation."""
+        return Mode(self._journal.mode)
+
+    @property
+    def unsynced(self) -> int:
+        """Bytes that a SIGKILL would cost now."""
+        return self.received - self.durable
+
+    def write_at(self, offset: int, chunk: bytes | memoryview) -> None:
         """Write all of `chunk` at `offset`, within the size."""
         if offset + len(chunk) > self.size:
             raise StoreError(f"refused to write beyond {self.size} bytes")  # the source's limits come first
+        start, view = offset, memoryview(chunk)
         with _translated("cannot write"):
-            view = memoryview(chunk)
             while view:
                 count = os.pwrite(self._descriptor, view, offset)
-                self._written = add_range(self._written, offset, offset + count)
                 view, offset = view[count:], offset + count
+        with self._lock:
+            self._written = add_range(self._written, start, offset)
 
     def sync(self) -> None:
         """Make what was written durable, then say so in the journal; nothing to do if nothing is new."""
@@ -173,13 +194,13 @@ class IncomingFile:
         if ranges == self._journal.ranges:
             return
         with _translated("cannot make the data durable"):
-            os.fsync(self._descriptor)
+            self._make_durable()
             self._replace_journal(ranges, complete=False)
 
     def complete(self) -> None:
         """All bytes are there: make them durable and announce it."""
         with _translated("cannot complete the data"):
-            os.fsync(self._descriptor)
+            self._make_durable()
             self._replace_journal(self._written, complete=True)
 
     def close(self) -> None:
@@ -188,8 +209,19 @@ class IncomingFile:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def _make_durable(self) -> None:
+        """Sync; never again after a failure, since the kernel may have dropped the pages and would say all is well."""
+        if self._is_lost:
+            raise StoreError("an earlier sync failed: what came since the last journal is not to be trusted")
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError:
+            self._is_lost = True
+            raise
+
     def _replace_journal(self, ranges: Ranges, *, complete: bool) -> None:
-        changes = {"ranges": ranges, "prefix": prefix(ranges), "complete": complete, "updated_at": time.time()}
+        readable = prefix(self._written)
+        changes = {"ranges": ranges, "prefix": readable, "complete": complete, "updated_at": time.time()}
         journal = Journal.model_validate({**self._journal.model_dump(), **changes})
         journal.write(self._layout.journal(journal.sha256))
         self._journal = journal

@@ -16,12 +16,13 @@ _SAMPLE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One moment of a transfer; bytes and seconds, `bytes_per_second` None while nothing can be said."""
+    """One moment of a transfer that has run for `seconds`; `bytes_per_second` is None while nothing can be said."""
 
     source: Source
     received: int
     expected: int | None
     bytes_per_second: float | None
+    seconds: float = 0.0
 
     @property
     def eta_seconds(self) -> float | None:
@@ -38,6 +39,7 @@ class Progress:
         self._source = source
         self._monotonic = monotonic
         self._lock = threading.Lock()
+        self._began_at = monotonic()
         self._received = 0
         self._expected: int | None = None
         self._taken = 0
@@ -64,9 +66,9 @@ class Progress:
     def snapshot(self) -> Snapshot:
         """Return the present state; the rate falls to 0 when nothing comes any more."""
         with self._lock:
-            rate = None
+            rate, now = None, self._monotonic()
             if self._samples:
-                elapsed = self._monotonic() - self._samples[0][0]
+                elapsed = now - self._samples[0][0]
                 if elapsed >= _SAMPLE_SECONDS:
                     rate = (self._taken - self._samples[0][1]) / elapsed
-            return Snapshot(self._source, self._received, self._expected, rate)
+            return Snapshot(self._source, self._received, self._expected, rate, now - self._began_at)

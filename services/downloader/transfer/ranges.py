@@ -1,7 +1,6 @@
-"""Which bytes to ask for next. Pure.
+"""Sets of byte ranges. Pure.
 
-A set of ranges is a sorted tuple of half-open `[start, end)` pairs that neither touch nor overlap; the first gap is
-filled first, so that the contiguous prefix grows steadily.
+A set of ranges is a sorted tuple of half-open `[start, end)` pairs that neither touch nor overlap.
 """
 
 from __future__ import annotations
@@ -31,10 +30,9 @@ def prefix(ranges: Ranges) -> int:
     return ranges[0][1] if ranges and ranges[0][0] == 0 else 0
 
 
-def next_range(ranges: Ranges, size: int, limit: int) -> Range | None:
-    """Return the first missing range, at most `limit` bytes of it; None when all of `size` is there."""
+def first_gap(ranges: Ranges, size: int) -> Range | None:
+    """Return the first missing range of a file of `size`; None when all of it is there."""
     start = prefix(ranges)
     if start >= size:
         return None
-    later = [r[0] for r in ranges if r[0] > start]
-    return start, min([start + limit, size, *later])
+    return start, min([size, *(r[0] for r in ranges if r[0] > start)])

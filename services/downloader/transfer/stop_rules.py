@@ -1,7 +1,8 @@
 """When a source is tried again, and when it has failed for this turn. Pure.
 
-Five failures in a row without one new durable byte, or 90 s without one, and the next source goes on. Failures are
-forgiven only by bytes beyond the most that the trial ever had, so a server that cannot resume comes to its end, too.
+Five failures in a row without one new byte, or 90 s without one, and the next source goes on. Failures are forgiven
+only by bytes beyond the most that the trial ever had, so a server that cannot resume comes to its end, too. Connections
+that fail together fail once: an attempt that began before the last failure says nothing new.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ _MAX_DOUBLINGS = 16
 class Trial:
     """One source's turn.
 
-    `failures` since the last progress, `best` the most durable bytes that there ever were, `durable` those of the
-    present generation, `progress_at` when the last of them came.
+    `failures` since the last progress, `best` the most bytes that there ever were, `received` those of the present
+    generation, `progress_at` when the last of them came, `failed_at` when the last failure that counted was.
     """
 
     failures: int
     best: int
-    durable: int
+    received: int
     progress_at: float
+    failed_at: float = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +43,17 @@ class GiveUp:
     why: str
 
 
-def progressed(trial: Trial, durable: int, now: float) -> Trial:
-    """Return the trial after `durable` bytes of the present generation are known to be durable."""
-    if durable <= trial.durable:
+def progressed(trial: Trial, received: int, now: float) -> Trial:
+    """Return the trial after `received` bytes of the present generation are there."""
+    if received <= trial.received:
         return trial
-    failures = 0 if durable > trial.best else trial.failures
-    return Trial(failures=failures, best=max(trial.best, durable), durable=durable, progress_at=now)
+    failures = 0 if received > trial.best else trial.failures
+    return replace(trial, failures=failures, best=max(trial.best, received), received=received, progress_at=now)
 
 
 def new_generation(trial: Trial) -> Trial:
     """Return the trial after the data began again from 0: bytes that were there before do not clear the failures."""
-    return replace(trial, durable=0)
+    return replace(trial, received=0)
 
 
 def failed(
@@ -61,7 +63,7 @@ def failed(
 
     `retry_after` is what the server asks for (seconds), `jitter` a random number in 0…1 that spreads the waits.
     """
-    after = replace(trial, failures=trial.failures + 1)
+    after = replace(trial, failures=trial.failures + 1, failed_at=now)
     if after.failures >= limits.failures:
         return after, GiveUp(f"{after.failures} failures in a row without a new byte")
     wait = min(limits.first_wait_seconds * 2 ** (after.failures - 1), limits.longest_wait_seconds)
@@ -72,8 +74,13 @@ def failed(
     return after, Wait(wait)
 
 
+def counts(trial: Trial, began_at: float) -> bool:
+    """Tell whether the failure of an attempt that began at `began_at` is one more, or one that is counted already."""
+    return began_at >= trial.failed_at
+
+
 def is_quiet(trial: Trial, now: float, limits: Limits) -> bool:
-    """Tell whether the trial has had no new durable byte for too long."""
+    """Tell whether the trial has had no new byte for too long."""
     return now - trial.progress_at >= limits.quiet_seconds
 
 

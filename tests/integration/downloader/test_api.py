@@ -31,7 +31,7 @@ def origin() -> Iterator[ScriptedOrigin]:
 @pytest.fixture(scope="module")
 def hold(origin: ScriptedOrigin) -> Hold:
     """The download of these tests stops in its middle, so that nothing moves by itself."""
-    hold = Hold(after=MIB)
+    hold = Hold(after=MIB, for_all=True)
     origin.scripts[PATH] = ranged(DATA, hold=hold, headers=linked(DATA))
     return hold
 

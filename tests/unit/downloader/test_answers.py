@@ -29,9 +29,9 @@ RIGHT: list[tuple[Head, int | None, Announced]] = [
     (head(206, Content_Range="bytes 100-149/1000"), SIZE, Announced(100, 150, SIZE)),
     (head(206, Content_Range="bytes 100-199/*"), SIZE, Announced(100, 200, SIZE)),
     (head(206, Content_Range="bytes 100-199/1001"), SIZE, Announced(100, 200, 1001)),  # the base class refuses it
-    (head(200, Content_Length="1000"), SIZE, Announced(0, SIZE, SIZE, restarted=True)),
-    (head(200), SIZE, Announced(0, SIZE, SIZE, restarted=True)),
-    (head(200, Content_Length="1000", Content_Encoding="identity"), None, Announced(0, SIZE, SIZE, restarted=True)),
+    (head(200, Content_Length="1000"), SIZE, Announced(0, SIZE, SIZE, whole=True)),
+    (head(200), SIZE, Announced(0, SIZE, SIZE, whole=True)),
+    (head(200, Content_Length="1000", Content_Encoding="identity"), None, Announced(0, SIZE, SIZE, whole=True)),
 ]
 
 
@@ -126,3 +126,43 @@ def test_what_the_first_answer_says_of_a_file(headers: dict[str, str], facts: Fa
 def test_retry_after(value: str, seconds: float | None) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert retry_after({"Retry-After": value}, now) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        pytest.param({"RateLimit": '"resolvers";r=0;t=55'}, 55.0, id="Hugging Face's own form"),
+        pytest.param({"RateLimit": '"api";r=12;t=55'}, None, id="requests are left"),
+        pytest.param({"RateLimit": '"pages";r=3;t=9, "api";r=0;t=42'}, 42.0, id="the second limit is spent"),
+        pytest.param({"Retry-After": "7", "RateLimit": '"api";r=0;t=55'}, 7.0, id="Retry-After comes first"),
+        pytest.param({"RateLimit-Reset": "30"}, 30.0, id="seconds until the reset"),
+        pytest.param({"X-RateLimit-Reset": "1767225690"}, 90.0, id="the time of the reset"),
+        pytest.param({"X-RateLimit-Reset": "1767225000"}, 0.0, id="a reset that has been"),
+        pytest.param({"X-RateLimit-Reset": "never"}, None, id="nonsense"),
+    ],
+)
+def test_the_time_until_a_limit_is_reset_is_waited_for(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(CaseInsensitiveDict(headers), datetime(2026, 1, 1, tzinfo=UTC)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "step"),
+    [
+        ("GatedRepo", "gated", "HF_TOKEN"),
+        ("RepoNotFound", "no such repository", "HF_TOKEN"),
+        ("RevisionNotFound", "no such revision", "revision"),
+        ("EntryNotFound", "no such file", "file name"),
+    ],
+)
+def test_what_hugging_face_says_is_told_with_what_to_do(code: str, words: str, step: str) -> None:
+    with pytest.raises(PermanentSourceError) as caught:
+        refuse_failure(head(404, X_Error_Code=code))
+    assert words in caught.value.message
+    assert step in caught.value.next_step
+
+
+@pytest.mark.parametrize(("status", "too_much"), [(429, True), (503, True), (500, False), (408, False)])
+def test_which_refusals_ask_for_fewer_connections(status: int, too_much: bool) -> None:
+    with pytest.raises(TransientSourceError) as caught:
+        refuse_failure(head(status))
+    assert caught.value.is_too_much is too_much

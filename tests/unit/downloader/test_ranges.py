@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.downloader.transfer.ranges import Ranges, add_range, covered, next_range, prefix
+from services.downloader.transfer.ranges import Ranges, add_range, covered, first_gap, prefix
 
 
 @pytest.mark.parametrize(
@@ -27,21 +27,19 @@ def test_a_range_is_merged_with_what_it_touches(ranges: Ranges, start: int, end:
 
 
 @pytest.mark.parametrize(
-    ("ranges", "size", "limit", "expected"),
+    ("ranges", "size", "expected"),
     [
-        ((), 100, 40, (0, 40)),
-        ((), 10, 40, (0, 10)),
-        (((0, 40),), 100, 40, (40, 80)),
-        (((0, 80),), 100, 40, (80, 100)),
-        (((0, 10), (30, 40)), 100, 40, (10, 30)),
-        (((30, 40),), 100, 40, (0, 30)),
-        (((0, 100),), 100, 40, None),
+        ((), 100, (0, 100)),
+        (((0, 40),), 100, (40, 100)),
+        (((0, 10), (30, 40)), 100, (10, 30)),
+        (((30, 40),), 100, (0, 30)),
+        (((0, 100),), 100, None),
     ],
 )
-def test_the_first_gap_is_asked_for_within_the_limit(
-    ranges: Ranges, size: int, limit: int, expected: tuple[int, int] | None
+def test_the_first_gap_ends_where_the_next_range_begins(
+    ranges: Ranges, size: int, expected: tuple[int, int] | None
 ) -> None:
-    assert next_range(ranges, size, limit) == expected
+    assert first_gap(ranges, size) == expected
 
 
 _PAIRS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=20)
@@ -58,20 +56,3 @@ def test_a_set_of_ranges_is_sorted_apart_and_holds_exactly_what_was_added(pairs:
     assert all(first[1] < second[0] for first, second in pairwise(ranges))
     assert covered(ranges) == len(wanted)
     assert prefix(ranges) == next(byte for byte in range(100) if byte not in wanted)
-
-
-@given(_PAIRS, st.integers(1, 60), st.integers(1, 17))
-def test_asking_for_the_next_range_again_and_again_fills_the_file(
-    pairs: list[tuple[int, int]], size: int, limit: int
-) -> None:
-    ranges: Ranges = ()
-    for start, end in pairs:
-        ranges = add_range(ranges, min(start, size), min(end, size))
-    for _ in range(size + 1):
-        wanted = next_range(ranges, size, limit)
-        if wanted is None:
-            break
-        before = covered(ranges)
-        ranges = add_range(ranges, *wanted)
-        assert covered(ranges) == before + wanted[1] - wanted[0]  # nothing is asked for twice
-    assert ranges == ((0, size),)

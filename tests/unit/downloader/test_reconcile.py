@@ -163,6 +163,30 @@ CASES: list[tuple[str, Observation, History, Action]] = [
         History(mismatches=(Mismatch(None, WRONG), Mismatch(None, WRONG))),
         SUSPECT,
     ),
+    (
+        "all gateways together were wrong: each alone is asked",
+        seen(ipfs_tries=3),
+        History(control(attempts={HF: SPENT}), (Mismatch(IPFS, WRONG),)),
+        Fetch(IPFS),
+    ),
+    (
+        "one gateway alone was wrong, too: the next alone",
+        seen(ipfs_tries=3),
+        History(control(attempts={HF: SPENT}), (Mismatch(IPFS, WRONG),) * 2),
+        Fetch(IPFS),
+    ),
+    (
+        "the last source has failed for the last time, and its turn is not over yet",
+        seen(running=IPFS),
+        History(control(attempts={HF: SPENT, IPFS: SPENT})),
+        Fetch(IPFS),
+    ),
+    (
+        "every gateway had its turn",
+        seen(offered=(IPFS,), ipfs_tries=3),
+        History(mismatches=(Mismatch(IPFS, WRONG),) * 3),
+        SUSPECT,
+    ),
 ]
 
 

@@ -18,10 +18,11 @@ from services.downloader.desired import desired_pins
 from services.downloader.interrupt import Interrupt, InterruptedTransferError, Reason
 from services.downloader.limits import Limits
 from services.downloader.observe import counting_mismatches
+from services.downloader.runner import may_begin
 from services.downloader.settings import load_downloader_settings
 from services.downloader.sources.base import TransientSourceError, exactly
 from services.downloader.sources.pacing import Pace
-from services.downloader.transfer.progress import Progress
+from services.downloader.transfer.progress import Progress, Snapshot
 from shared.errors import ConfigurationError
 from shared.genesis import parse_genesis
 from shared.states import ModelState, ModelStatus, Source
@@ -251,3 +252,27 @@ def test_a_setting_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch,
 
 def test_what_a_disk_sync_costs_is_bounded_by_the_contract() -> None:
     assert Limits().journal_bytes <= 64 * 1024 * 1024
+
+
+def _piece(seconds: float, rate: float | None) -> Snapshot:
+    return Snapshot(Source.HUGGINGFACE, 0, None, rate, seconds)
+
+
+TRICKLE, FAST, YOUNG = _piece(60.0, 5_000.0), _piece(60.0, 10.0**7), _piece(3.0, None)
+
+
+@pytest.mark.parametrize(
+    ("running", "may"),
+    [
+        pytest.param([], True, id="nothing runs"),
+        pytest.param([FAST], False, id="the first model comes first"),
+        pytest.param([YOUNG], False, id="it has just begun"),
+        pytest.param([TRICKLE], True, id="a trickle holds up nobody"),
+        pytest.param([_piece(60.0, None)], True, id="nor does silence"),
+        pytest.param([TRICKLE, FAST], False, id="one of them is fast"),
+        pytest.param([TRICKLE] * 4, False, id="enough is enough"),
+        pytest.param([None], False, id="a file is being hashed"),
+    ],
+)
+def test_another_transfer_begins_only_beside_slow_ones(running: list[Snapshot | None], may: bool) -> None:
+    assert may_begin(running) is may

@@ -15,7 +15,7 @@ from services.downloader.transfer.stop_rules import (
 )
 
 LIMITS = Limits()
-FRESH = Trial(failures=0, best=0, durable=0, progress_at=0.0)
+FRESH = Trial(failures=0, best=0, received=0, progress_at=0.0)
 
 
 def fail(trial: Trial, now: float, retry_after: float | None = None) -> tuple[Trial, Wait | GiveUp]:
@@ -37,27 +37,27 @@ def test_a_new_durable_byte_starts_the_count_again() -> None:
     trial = FRESH
     for number in range(4):
         trial, _ = fail(trial, now=float(number))
-    trial = progressed(trial, durable=1, now=5.0)
+    trial = progressed(trial, received=1, now=5.0)
     assert trial.failures == 0
     _, verdict = fail(trial, now=6.0)
     assert isinstance(verdict, Wait)
 
 
 def test_failures_that_a_former_process_left_behind_count() -> None:
-    _, verdict = fail(Trial(failures=4, best=0, durable=0, progress_at=0.0), now=1.0)
+    _, verdict = fail(Trial(failures=4, best=0, received=0, progress_at=0.0), now=1.0)
     assert isinstance(verdict, GiveUp)
 
 
 def test_bytes_that_were_there_before_a_restart_from_0_forgive_nothing() -> None:
-    trial = progressed(FRESH, durable=100, now=1.0)
+    trial = progressed(FRESH, received=100, now=1.0)
     trial, _ = fail(trial, now=2.0)
-    trial = progressed(new_generation(trial), durable=90, now=3.0)
+    trial = progressed(new_generation(trial), received=90, now=3.0)
     assert trial.failures == 1
-    assert progressed(trial, durable=101, now=4.0).failures == 0
+    assert progressed(trial, received=101, now=4.0).failures == 0
 
 
 def test_bytes_that_come_again_are_no_silence() -> None:
-    trial = progressed(new_generation(progressed(FRESH, durable=100, now=1.0)), durable=10, now=80.0)
+    trial = progressed(new_generation(progressed(FRESH, received=100, now=1.0)), received=10, now=80.0)
     assert not is_quiet(trial, 100.0, LIMITS)
 
 

@@ -64,7 +64,7 @@ def test_a_file_verified_under_a_former_name_is_the_verifiers_to_settle(home: Pa
 def test_a_paused_and_a_verifying_model_do_not_hold_up_the_next_one(home: Path, origin: ScriptedOrigin) -> None:
     other = os.urandom(MIB)
     origin.scripts["/org/other/resolve/main/other.gguf"] = ranged(other)
-    hold = Hold(after=MIB)
+    hold = Hold(after=MIB, for_all=True)
     origin.scripts["/cdn"] = ranged(DATA, hold=hold)
     second = model(
         other,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from services.downloader.transfer.incoming import read_journal
 from tests.support.downloader_process import MIB, model
 from tests.support.downloader_stand import DATA, DIGEST, downloader, incoming_is_right
 from tests.support.origin_server import Hold, ScriptedOrigin, ranged
@@ -29,8 +30,8 @@ def test_a_full_disk_tells_how_much_is_missing_and_asks_nobody(home: Path, origi
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """Room for the margin and one copy of the small file, not for two."""
-    with small_disk(tmp_path / "small", 257 * MIB + len(DATA)) as path:
+    """Room for the margin, and for not one copy of the small file."""
+    with small_disk(tmp_path / "small", 257 * MIB) as path:
         yield path
 
 
@@ -44,10 +45,25 @@ def test_a_full_disk_recovers_when_there_is_room(disk: Path, origin: ScriptedOri
         assert incoming_is_right(service)
 
 
+def test_room_for_one_copy_begins_in_low_space_mode_with_a_sparse_file(disk: Path, origin: ScriptedOrigin) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={258 * MIB + len(DATA)}", disk], check=True)
+    hold = Hold(after=2 * MIB, for_all=True)
+    origin.scripts["/cdn"] = ranged(DATA, hold=hold)
+    with downloader(disk / "home", origin) as service:
+        service.wait_received(DIGEST, MIB)
+        journal = read_journal(service.layout, DIGEST)
+        assert journal is not None
+        assert journal.mode == "low-space"
+        assert service.layout.data(DIGEST).stat().st_blocks * 512 < len(DATA)
+        hold.release()
+        service.wait_for(DIGEST, "verifying")
+        assert incoming_is_right(service)
+
+
 def test_a_disk_that_fills_up_midway_loses_nothing(disk: Path, origin: ScriptedOrigin) -> None:
     """Another process takes all room while the transfer runs; its data is preallocated, documents are not."""
     subprocess.run(["mount", "-o", f"remount,size={300 * MIB}", disk], check=True)
-    hold = Hold(after=2 * MIB)
+    hold = Hold(after=2 * MIB, for_all=True)
     origin.scripts["/cdn"] = ranged(DATA, hold=hold)
     with downloader(disk / "home", origin) as service:
         service.wait_received(DIGEST, 2 * MIB)

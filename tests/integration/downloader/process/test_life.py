@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from services.downloader.transfer.incoming import read_journal
+from services.downloader.transfer.ranges import covered
 from tests.support.downloader_process import MIB, Downloader, model, promote, sha256
 from tests.support.downloader_stand import DATA, DIGEST, PATH, downloader, incoming_is_right
 from tests.support.origin_server import Hold, ScriptedOrigin, linked, ranged, redirect
@@ -23,12 +24,12 @@ BIG_DIGEST = sha256(BIG)
 
 def _durable(service: Downloader, digest: str) -> int:
     journal = read_journal(service.layout, digest)
-    return journal.durable_prefix if journal else 0
+    return covered(journal.ranges) if journal else 0
 
 
 @pytest.mark.slow
 def test_a_killed_download_goes_on_where_its_journal_ends(home: Path, origin: ScriptedOrigin) -> None:
-    hold = Hold(after=130 * MIB)
+    hold = Hold(after=130 * MIB, for_all=True)
     origin.scripts[PATH] = redirect("/cdn", linked(BIG))
     origin.scripts["/cdn"] = ranged(BIG, hold=hold)
     service = downloader(home, origin, model(BIG)).start()
@@ -45,7 +46,7 @@ def test_a_killed_download_goes_on_where_its_journal_ends(home: Path, origin: Sc
 
 
 def test_sigterm_saves_what_came_and_ends_with_0_within_seconds(home: Path, origin: ScriptedOrigin) -> None:
-    hold = Hold(after=2 * MIB)
+    hold = Hold(after=2 * MIB, for_all=True)
     origin.scripts["/cdn"] = ranged(DATA, hold=hold)
     service = downloader(home, origin).start()
     service.wait_received(DIGEST, 2 * MIB)
@@ -111,7 +112,7 @@ def test_a_container_trusts_only_what_was_accepted(home: Path, origin: ScriptedO
 
 
 def test_a_second_downloader_on_one_store_does_not_write(home: Path, origin: ScriptedOrigin) -> None:
-    hold = Hold(after=MIB)
+    hold = Hold(after=MIB, for_all=True)
     origin.scripts["/cdn"] = ranged(DATA, hold=hold)
     with downloader(home, origin) as first:
         service_is_writing = first.wait_received(DIGEST, MIB)

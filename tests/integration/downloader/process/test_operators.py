@@ -12,7 +12,7 @@ from tests.support.waiting import wait_until
 
 
 def test_pause_resume_cancel_and_retry_are_felt_within_a_moment(home: Path, origin: ScriptedOrigin) -> None:
-    hold = Hold(after=2 * MIB)
+    hold = Hold(after=2 * MIB, for_all=True)
     origin.scripts["/cdn"] = ranged(DATA, hold=hold)
     with downloader(home, origin) as service:
         service.wait_received(DIGEST, 2 * MIB)
@@ -30,11 +30,12 @@ def test_pause_resume_cancel_and_retry_are_felt_within_a_moment(home: Path, orig
             asked = len(origin.asked("/cdn"))
             assert service.ask(DIGEST, "resume").status_code == 202
             service.wait_for(DIGEST, "verifying")
-            assert [seen.range for seen in origin.asked("/cdn")[asked:]] == [(2 * MIB, len(DATA))]
+            left = len(DATA) - 2 * MIB
+            wait_until(lambda: sum(seen.sent for seen in origin.asked("/cdn")[asked:]) == left, what="what was missing")
 
 
 def test_an_operators_pause_stands_on_the_disk(home: Path, origin: ScriptedOrigin) -> None:
-    hold = Hold(after=MIB)
+    hold = Hold(after=MIB, for_all=True)
     origin.scripts["/cdn"] = ranged(DATA, hold=hold)
     with downloader(home, origin) as service:
         assert hold.reached.wait(30)

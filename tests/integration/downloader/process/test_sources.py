@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from tests.support.downloader_process import model, reject, sha256
+import pytest
+
+from tests.support.downloader_process import MIB, model, reject, sha256
 from tests.support.downloader_stand import DATA, DIGEST, PATH, downloader, incoming_is_right
-from tests.support.origin_server import ScriptedOrigin, linked, ranged, redirect, status
+from tests.support.origin_server import Hold, ScriptedOrigin, linked, ranged, redirect, status
 from tests.support.waiting import wait_until
 
 CID = "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG"
@@ -88,3 +91,22 @@ def test_when_all_sources_fail_the_time_of_the_next_attempt_outlives_a_restart(
         assert len(origin.requests) == asked
         service.ask(DIGEST, "download")
         wait_until(lambda: len(origin.requests) > asked, what="a new attempt")
+
+
+@pytest.mark.slow
+def test_a_source_that_gives_nothing_does_not_hold_up_the_next_model(home: Path, origin: ScriptedOrigin) -> None:
+    other = os.urandom(MIB)
+    hold = Hold(after=2 * MIB, for_all=True)
+    origin.scripts["/cdn"] = ranged(DATA, hold=hold)
+    origin.scripts["/org/other/resolve/main/other.gguf"] = ranged(other)
+    url = "https://huggingface.co/org/other/resolve/main/other.gguf"
+    second = model(other, model_name="Other", file_name="other.gguf", download_source=url)
+    with downloader(home, origin, model(DATA), second) as service:
+        assert hold.reached.wait(30)
+        assert service.status(sha256(other))["state"] == "absent"  # one after the other, as a rule
+        service.wait_for(sha256(other), "verifying", 60)
+        assert service.status(DIGEST)["state"] == "downloading"
+        hold.release()
+        service.wait_for(DIGEST, "verifying", 60)
+        assert incoming_is_right(service)
+        assert incoming_is_right(service, other)

@@ -12,7 +12,6 @@ UV ?= uv
 ARGS ?=
 # Test files that run at once: most of a test's time is waiting. PROCESSES=0 runs all in one process.
 PROCESSES ?= 2
-AT_ONCE = -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -37,7 +36,7 @@ demo: $(STAMP) ## download, verify and question a real model; ARGS=--once ends a
 
 .PHONY: test
 test: $(STAMP) ## all tests that need no containers, but of the misbehaviours only a few; ARGS go to pytest
-	@$(BIN)/pytest -m "not containers and not faults" $(AT_ONCE) $(ARGS)
+	@$(BIN)/pytest -m "not containers and not faults" -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-faults
 test-faults: $(STAMP) ## every misbehaviour of an origin against real processes, in a few minutes
@@ -46,6 +45,10 @@ test-faults: $(STAMP) ## every misbehaviour of an origin against real processes,
 .PHONY: quick
 quick: $(STAMP) ## the tests that take seconds
 	@$(BIN)/pytest -m "not containers and not slow" -q $(ARGS)
+
+.PHONY: bench-verify
+bench-verify: $(STAMP) ## what verification costs beside hashing alone; ARGS=--at=DIR for another file system
+	@$(BIN)/python -m benchmarks.verify $(ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## ruff, mypy --strict, import contracts

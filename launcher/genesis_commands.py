@@ -15,7 +15,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launcher.genesis_entry import add_entry, hash_file
+from launcher.display import choose_display
+from launcher.genesis_entry import add_entry
+from launcher.hashing import hash_file
 from launcher.streams import write_data
 from shared.acceptance import AcceptancePlan, accept, load_init_settings, plan_acceptance, stage
 from shared.acceptance.settings import DEFAULT_GENESIS
@@ -78,7 +80,11 @@ def add(
     Example: r3mes genesis add llama.gguf --name Llama-3-8B --url https://huggingface.co/...
     """
     path = genesis or Path(os.environ.get("R3MES_GENESIS", "").strip() or DEFAULT_GENESIS)
-    hashed = hash_file(file, Console(stderr=True))
+    display = choose_display()
+    try:
+        hashed = hash_file(file, lambda done, total: display.progress("hash", done, total))
+    finally:
+        display.pause()
     result = add_entry(path, hashed, name=name, url=url, cid=cid)
     pin = result.by_digest(hashed.sha256)
     if as_json:

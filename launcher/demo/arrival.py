@@ -11,11 +11,11 @@ import time
 
 from rich.filesize import decimal
 
-from launcher.demo.display import Display, short_path
 from launcher.demo.follow import command, statuses
 from launcher.demo.rejections import Rejections
 from launcher.demo.scene import CancelledError, Scene
 from launcher.demo.stages import StageClock, failure
+from launcher.display import Display, short_path
 from shared.errors import IntegrityError
 from shared.states import ModelState, ModelStatus
 from shared.store.records import RejectedRecord

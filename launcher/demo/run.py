@@ -19,9 +19,7 @@ from urllib.parse import urlsplit
 
 from launcher.answer import Question
 from launcher.demo.disk import writing_below
-from launcher.demo.display import Display, choose_display, short_path
 from launcher.demo.environment import Wiring, common_environment, service_environment
-from launcher.demo.interrupts import Interrupts
 from launcher.demo.lock import demo_lock
 from launcher.demo.logs import last_words
 from launcher.demo.options import DemoOptions
@@ -29,7 +27,9 @@ from launcher.demo.places import Places, demo_places, find_genesis, find_model_f
 from launcher.demo.scene import CancelledError, Scene
 from launcher.demo.story import Story
 from launcher.demo.supervisor import ServiceEndedError, ServiceSpec, Supervisor
+from launcher.display import Display, choose_display, short_path
 from launcher.endpoints import DEFAULT_PORTS, ClientSettings, Role, endpoints_file, write_endpoints
+from launcher.interrupts import Interrupts
 from launcher.origin import Origin
 from launcher.ports import claimed_ports
 from launcher.redis_server import RedisServer

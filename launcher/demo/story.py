@@ -11,10 +11,10 @@ import time
 
 from launcher.answer import Answer, AnswerTimes, write_answer
 from launcher.demo.arrival import Arrival
-from launcher.demo.display import Display, short_path
 from launcher.demo.follow import readiness
 from launcher.demo.scene import CancelledError, Scene
 from launcher.demo.table import show_table, stage_rows
+from launcher.display import Display, short_path
 from shared.errors import EngineError, NotReadyError
 
 POLL_SECONDS = 0.1

@@ -1,4 +1,4 @@
-"""The verifier process: settings ▸ store and trust ▸ health and metrics ▸ sweep ▸ jobs from Redis, until SIGTERM.
+"""The verifier process: settings ▸ store, trust ▸ health, metrics ▸ sweep ▸ followers ▸ jobs from Redis, until SIGTERM.
 
 It exits 0 within five seconds of SIGTERM or SIGINT, Redis there or not. That is safe at any instant, since every
 instant is safe for SIGKILL.
@@ -13,7 +13,9 @@ import threading
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.verifier.housekeeping import scrub, sweep
+from services.verifier.follower import Follower
+from services.verifier.following import Following
+from services.verifier.housekeeping import recheck, scrub, sweep_orphans
 from services.verifier.job import set_verifier
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.monitor import Monitor
@@ -70,13 +72,19 @@ def run(settings: VerifierSettings) -> None:
     server.start()
     threading.Thread(target=monitor.run, args=(stop,), name="monitor", daemon=True).start()
     log.info("verifier started", store=str(layout.root), node=settings.node, port=server.port)
-    sweep(verifier)
+    sweep_orphans(verifier)
+    following = Following(layout, Follower(verifier), stop)
+    following.start()  # Redis there or not, and before the bytes of verified files are looked at
+    recheck(verifier)
     monitor.is_swept = True
     threading.Thread(target=scrub, args=(verifier, settings.scrub_hours), name="scrub", daemon=True).start()
     run_worker(link, settings.node, stop, on_refused=metrics.count_refused, serving=monitor.serving)
+    following.close()
     server.stop()
     log.info("verifier stopped")
     done.set()
+    if following.has_failed:
+        raise R3mesError("a thread that follows downloads failed", next_step="start it again; the log says why")
 
 
 if __name__ == "__main__":

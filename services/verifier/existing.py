@@ -195,6 +195,14 @@ class _Check:
         return Provenance(default.genesis_sha256, self._receipt.source, self._receipt.revision)
 
 
+def has_verified_name(layout: StoreLayout, digest: str) -> bool:
+    """Tell whether a file lies under the digest's verified name, right or not."""
+    try:
+        return any(path.name.endswith(SUFFIX) for path in layout.verified_dir(digest).iterdir())
+    except FileNotFoundError:
+        return False
+
+
 def verified_digest_dirs(layout: StoreLayout) -> list[Path]:
     """Return the directories of `verified/` that bear a digest's name, sorted."""
     try:

@@ -1,10 +1,12 @@
 """What a start sweeps up, the orphans of every crash, and what the scrub reads again.
 
-Order of a start: temporaries of documents, named copies, interrupted claims, then verified files against receipts.
+Order of a start: temporaries of documents, named copies, interrupted claims, partials without their other half, then
+verified files against receipts.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import Counter
@@ -15,24 +17,20 @@ import structlog
 
 from services.verifier.existing import Provenance, verified_digest_dirs
 from services.verifier.incoming import sweep_claimed
+from services.verifier.low_space import remove_partial
 from services.verifier.metrics import Deletion, Result
 from services.verifier.verification import Verifier, find_pin
 from shared.errors import R3mesError
 from shared.store.atomic import sweep_temporaries
+from shared.store.layout import is_digest
 from shared.store.trust import Trust
 
-# Our own named copies only: low-space partials have no second part in their names and are to be resumed.
+# Our own named copies only: low-space partials have no second part in their names and are resumed.
 _NAMED_COPY = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{16}")
 
 SCRUB_LOOK_SECONDS = 3600.0  # how often receipts are looked at; a fresh one costs one stat
 
 log = structlog.get_logger(__name__)
-
-
-def sweep(verifier: Verifier) -> None:
-    """Sweep the store once, before the first job; stops early when the process is to stop."""
-    _sweep_orphans(verifier)
-    recheck(verifier)
 
 
 def scrub(verifier: Verifier, hours: float) -> None:
@@ -76,9 +74,10 @@ def _recheck_one(verifier: Verifier, trust: Trust, digest: str, rehash_before: f
     return {Result.MISMATCH: settled.quarantined, Result.MATCH: settled.rehashed - settled.quarantined}
 
 
-def _sweep_orphans(verifier: Verifier) -> None:
+def sweep_orphans(verifier: Verifier) -> None:
+    """Remove what a crash left that nobody will come back for; quick, and before anything else runs."""
     layout = verifier.layout
-    for directory in (layout.rejected, *verified_digest_dirs(layout)):
+    for directory in (layout.rejected, layout.partial, *verified_digest_dirs(layout)):
         with suppress(OSError):
             sweep_temporaries(directory)
     orphans = 0
@@ -88,12 +87,23 @@ def _sweep_orphans(verifier: Verifier) -> None:
             orphans += 1
     for digest in verifier.trust.current.digests:
         sweep_claimed(layout, digest)
+    for digest in _partial_digests(layout.partial):
+        if not os.path.lexists(layout.data(digest)):  # its other half is gone, whether pinned or not
+            with suppress(OSError):
+                orphans += remove_partial(layout, digest)
     for directory in verified_digest_dirs(layout):
         with suppress(OSError):  # made for a promotion that did not come; not empty is the rule
             directory.rmdir()
     if orphans:
         verifier.metrics.deletions.labels(reason=Deletion.ORPHAN).inc(orphans)
         log.info("removed copies that a crash left", files=orphans)
+
+
+def _partial_digests(partial: Path) -> set[str]:
+    try:
+        return {name for path in partial.iterdir() if is_digest(name := path.name.removesuffix(".json"))}
+    except OSError:
+        return set()
 
 
 def _named_copies(partial: Path) -> list[Path]:

@@ -18,10 +18,11 @@ from services.verifier.linux import rename_noreplace
 from shared.errors import IntegrityError
 from shared.store.atomic import HOSTILE_FLAGS, open_dir
 from shared.store.layout import StoreLayout
-from shared.store.records import Journal
+from shared.store.records import Journal, Lease
 
 DATA = "data"
 JOURNAL = "journal.json"
+LEASE = "lease.json"
 _CLAIMED = re.compile(r"\.claimed-[0-9a-f]{32}")
 
 
@@ -38,12 +39,29 @@ class Incoming:
     descriptor: int
     status: os.stat_result
 
-    def read_complete_journal(self) -> Journal | None:
-        """Return the journal if it is valid, speaks of this very inode, and says that the data is complete."""
+    def read_journal(self) -> Journal | None:
+        """Return the journal if it is valid and speaks of this very inode."""
         journal = Journal.read(JOURNAL, dir_fd=self.directory)
         if journal is None or journal.sha256 != self.digest or journal.ino != self.status.st_ino:
             return None
-        return journal if journal.complete else None
+        return journal
+
+    def lacks_journal(self) -> bool:
+        """Tell whether there is no journal at all, so that this generation is void; a bad one may become good."""
+        try:
+            os.stat(JOURNAL, dir_fd=self.directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return False
+
+    def read_complete_journal(self) -> Journal | None:
+        """Return the journal if it holds and says that the data is complete."""
+        journal = self.read_journal()
+        return journal if journal is not None and journal.complete else None
+
+    def read_lease(self) -> Lease | None:
+        """Return what the writer says of itself."""
+        return Lease.read(LEASE, dir_fd=self.directory)
 
     def is_still_data(self) -> bool:
         """Tell whether the name still leads to the inode that is open here."""

@@ -1,18 +1,28 @@
-"""The three Linux calls that Python's `os` lacks. Each raises OSError like the functions of `os`."""
+"""The Linux calls that Python's `os` lacks. Each raises OSError like the functions of `os`."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
+import struct
 
 _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE = 2
+_FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
+
+# inotify(7): what is asked for, and what is answered.
+IN_MOVED_TO, IN_CREATE = 0x80, 0x100
+_IN_ONLYDIR, _IN_DONT_FOLLOW = 0x1000000, 0x2000000
+_EVENT = struct.Struct("iIII")
+_EVENTS_BYTES = 64 * 1024
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 _libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_libc.inotify_init1.argtypes = (ctypes.c_int,)
+_libc.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
 
 
 def rename_noreplace(source: str, target: str, *, source_dir_fd: int, target_dir_fd: int) -> None:
@@ -32,12 +42,52 @@ def reserve(descriptor: int, size: int) -> None:
             raise
 
 
+def punch_hole(descriptor: int, length: int) -> None:
+    """Give the first `length` bytes of a file back to the file system; its size stays."""
+    _check(_libc.fallocate(descriptor, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, 0, length), None)
+
+
 def start_writeback(descriptor: int, offset: int, length: int) -> None:
     """Ask the kernel to begin writing a range, so that the fsync at the end has little left; only a wish."""
     _libc.sync_file_range(descriptor, offset, length, _SYNC_FILE_RANGE_WRITE)
 
 
-def _check(result: int, filename: str | None) -> None:
-    if result != 0:
+class Inotify:
+    """Tells what happens in directories; `descriptor` becomes readable when something did."""
+
+    def __init__(self) -> None:
+        self.descriptor = _result(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), None)
+
+    def watch(self, directory: str, events: int) -> int:
+        """Watch a directory, not following a link; return its number, the same as long as it is the same directory."""
+        flags = events | _IN_ONLYDIR | _IN_DONT_FOLLOW
+        return _result(_libc.inotify_add_watch(self.descriptor, os.fsencode(directory), flags), directory)
+
+    def read(self) -> list[tuple[int, str]]:
+        """Return what happened: the number of the directory (-1: the kernel lost count) and the name in it."""
+        try:
+            content = os.read(self.descriptor, _EVENTS_BYTES)
+        except BlockingIOError:
+            return []
+        happened, at = [], 0
+        while at < len(content):
+            number, _mask, _cookie, length = _EVENT.unpack_from(content, at)
+            at += _EVENT.size
+            happened.append((number, os.fsdecode(content[at : at + length].rstrip(b"\0"))))
+            at += length
+        return happened
+
+    def close(self) -> None:
+        """End all watches."""
+        os.close(self.descriptor)
+
+
+def _result(result: int, filename: str | None) -> int:
+    if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), filename)
+    return result
+
+
+def _check(result: int, filename: str | None) -> None:
+    _result(result, filename)

@@ -42,7 +42,7 @@ class VerifierMetrics:
         )
         self.duration = Histogram(
             "r3mes_verification_duration_seconds",
-            "From the first byte read to the end of promotion or deletion.",
+            "From the first byte that the job read to the end of promotion or deletion.",
             buckets=_DURATION_BUCKETS,
             registry=registry,
         )

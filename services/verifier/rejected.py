@@ -11,7 +11,7 @@ MAX_RECORDS = 20
 def write_rejected(layout: StoreLayout, record: RejectedRecord) -> bool:
     """Write a record into a free place, or over the oldest; return whether it is new. Raises OSError."""
     present = read_rejected(layout, record.sha256)
-    if any(known.generation == record.generation and known.reason == record.reason for known in present.values()):
+    if any(known.generation == record.generation for known in present.values()):
         return False
     free = [number for number in range(1, MAX_RECORDS + 1) if number not in present]
     number = free[0] if free else min(present, key=lambda taken: present[taken].rejected_at)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 
 from services.verifier.metrics import VerifierMetrics
-from services.verifier.verification import Outcome, SilentObserver, Verifier
+from services.verifier.progress import SilentObserver
+from services.verifier.verification import Outcome, Verifier
 from shared.store.layout import StoreLayout
 from shared.store.trust import TrustWatch
 
@@ -29,4 +30,8 @@ def verify_once(
     """
     metrics = VerifierMetrics(CollectorRegistry())
     verifier = Verifier(layout, TrustWatch(layout), metrics, stop or threading.Event(), SilentObserver(on_bytes))
-    return verifier.verify(digest)
+    try:
+        return verifier.verify(digest)
+    finally:
+        verifier.copies.drop(digest)
+        verifier.copies.partials.release()

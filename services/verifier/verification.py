@@ -2,7 +2,8 @@
 
 Invariant: a name enters `verified/<sha256>/` only through `promote`, after one pass that hashed a private copy to
 exactly that digest; incoming is touched only after that name is durable, or after the record of a mismatch is.
-A job that finds nothing left to do is a success, so that duplicates and late jobs are harmless.
+A job that finds nothing left to do is a success, so that duplicates and late jobs are harmless. What a follower has
+copied while the download ran is taken over; when it does not match, the file is read once more from byte 0.
 """
 
 from __future__ import annotations
@@ -10,21 +11,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
-from typing import Protocol
 
 import structlog
 
+from services.verifier.copies import Begun, Copies
 from services.verifier.existing import ExistingFiles, Provenance, write_receipt
 from services.verifier.incoming import Incoming, open_incoming, sweep_claimed
+from services.verifier.low_space import BytesLostError, LowSpaceCopy, settle_partial
 from services.verifier.metrics import Deletion, Result, VerifierMetrics
-from services.verifier.private_copy import OnBytes, private_copy
+from services.verifier.progress import Observer
 from services.verifier.promote import promote
 from services.verifier.rejected import write_rejected
 from services.verifier.verdict import Pass, Verdict, judge
-from shared.errors import R3mesError
+from shared.errors import DiskFullError, R3mesError
 from shared.genesis import ModelPin
 from shared.queue import JobRefusal
 from shared.store.layout import StoreLayout
@@ -51,33 +51,8 @@ class Outcome(StrEnum):
         return self in {Outcome.PROMOTED, Outcome.ALREADY_VERIFIED, Outcome.REJECTED}
 
 
-class Observer(Protocol):
-    """Who is told of copies under way and of verdicts."""
-
-    def watch_copy(self, digest: str, generation: str, size: int) -> AbstractContextManager[OnBytes]:
-        """Return what is called with the bytes done while the copy of `size` bytes is made."""
-
-    def tell_verdict(self, digest: str) -> None:
-        """Say that the store changed for `digest`."""
-
-
-class SilentObserver:
-    """Tells nobody."""
-
-    def __init__(self, on_bytes: Callable[[int, int], None] | None = None) -> None:
-        self._on_bytes = on_bytes
-
-    def watch_copy(self, digest: str, generation: str, size: int) -> AbstractContextManager[OnBytes]:  # noqa: ARG002
-        """Pass the bytes done and the size on, if somebody asked for them."""
-        on_bytes = self._on_bytes
-        return nullcontext(lambda done: on_bytes(done, size) if on_bytes else None)
-
-    def tell_verdict(self, digest: str) -> None:
-        """Nobody listens."""
-
-
 class Verifier:
-    """Verifies digests of one store; jobs come one at a time, the scrub may run beside them."""
+    """Verifies digests of one store; jobs come one at a time, followers and the scrub run beside them."""
 
     def __init__(
         self,
@@ -92,6 +67,7 @@ class Verifier:
         self.metrics = metrics
         self.stop = stop
         self.existing = ExistingFiles(layout, stop)
+        self.copies = Copies(layout, observer)
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._observer = observer
 
@@ -116,7 +92,7 @@ class Verifier:
         return outcome
 
     def lock_of(self, digest: str) -> threading.Lock:
-        """Return what a job and the scrub hold while they work on one digest."""
+        """Return what a job, a follower and the scrub hold while they work on one digest."""
         return self._locks[digest]
 
     def tell_verdict(self, digest: str) -> None:
@@ -144,57 +120,114 @@ class Verifier:
             return Outcome.STOPPED
         # Step 1: a regular file with one link, or nothing.
         with open_incoming(self.layout, pin.sha256) as incoming:
-            if settled.file_name is not None:
+            is_verified = settled.file_name is not None
+            journal = incoming.read_journal() if incoming is not None else None
+            if is_verified or journal is None:
+                self.copies.drop(pin.sha256)
+                settle_partial(self.layout, pin.sha256, incoming, journal, is_verified=is_verified)
+            if is_verified:
                 if incoming is not None:
                     self._remove(incoming, None)
                 return Outcome.ALREADY_VERIFIED
-            if incoming is None:
+            if incoming is None or journal is None or not journal.complete:
                 return Outcome.NOTHING
-            journal = incoming.read_complete_journal()
-            if journal is None:
-                return Outcome.NOTHING
-            return self._judge_and_act(pin, genesis_sha256, incoming, journal)
+            return self._judge(pin, genesis_sha256, incoming, journal)
 
-    def _judge_and_act(self, pin: ModelPin, genesis_sha256: str, incoming: Incoming, journal: Journal) -> Outcome:
-        started = time.monotonic()
-        size = expected_size(pin, journal)
+    def _judge(self, pin: ModelPin, genesis_sha256: str, incoming: Incoming, journal: Journal) -> Outcome:
+        """Finish what a follower copied; when that has no verdict, read once more from byte 0."""
         provenance = Provenance(genesis_sha256, journal.source, journal.revision)
-        # Step 2: an unnamed copy, with room for it.
-        with private_copy(self.layout, pin.sha256, size) as copy:
+        try:
+            followed = self.copies.take(incoming, journal)
+            if followed is not None:
+                outcome = self._judge_and_act(followed, pin, provenance, incoming, journal)
+                if followed.copy.may_reject or outcome is not Outcome.NOTHING:
+                    return outcome
+                log.info("what was copied along the way does not match, read once more", sha256=pin.sha256)
+            # Step 2: a copy of our own, with room for it.
+            begun = self.copies.begin(incoming, journal, expected_size(pin, journal), followed=False)
+            return self._judge_and_act(begun, pin, provenance, incoming, journal)
+        except BytesLostError as error:
+            self.void(genesis_sha256, incoming, journal, error.message)
+            return Outcome.REJECTED
+
+    def _judge_and_act(
+        self, begun: Begun, pin: ModelPin, provenance: Provenance, incoming: Incoming, journal: Journal
+    ) -> Outcome:
+        started = time.monotonic()
+        followed_bytes = begun.copy.hashing.done
+        try:
             # Step 3: read, hash and write each buffer once.
-            with self._observer.watch_copy(pin.sha256, journal.generation, size) as on_bytes:
-                whole = copy.fill(incoming.descriptor, size=size, stop=self.stop, on_bytes=on_bytes)
-            self.metrics.verified_bytes.inc(whole.read_bytes)
+            whole = self._fill(begun, pin, incoming, journal)
             verdict = judge(
                 pin.sha256,
                 whole,
-                generation_before=journal.generation,
+                generation_before=journal.generation if begun.copy.may_reject else None,
                 generation_after=_generation_now(incoming),
             )
             if verdict is Verdict.MATCH:
                 # Step 4: durable bytes, durable name, then the receipt.
-                status = promote(copy, self.layout, pin.sha256, pin.file_name)
+                status = promote(begun.copy, self.layout, pin.sha256, pin.file_name)
                 self.metrics.promotions.inc()
+                begun.copy.clear()
                 write_receipt(self.layout, pin.sha256, pin.file_name, status, provenance)
+        finally:
+            if self.copies.get(pin.sha256) is not begun:
+                begun.close()
         match verdict:
             case Verdict.STOPPED:
                 return Outcome.STOPPED
             case Verdict.UNDECIDED:
-                log.info("incoming changed while it was read, no verdict", sha256=pin.sha256)
+                log.info("no verdict on what was read", sha256=pin.sha256)
                 return Outcome.NOTHING
             case Verdict.MATCH:
-                log.info("verified", sha256=pin.sha256, file_name=pin.file_name, bytes=whole.read_bytes)
+                said = {"file_name": pin.file_name, "bytes": whole.read_bytes, "followed_bytes": followed_bytes}
+                log.info("verified", sha256=pin.sha256, **said)
                 outcome, result = Outcome.PROMOTED, Result.MATCH
             case Verdict.MISMATCH:
                 self._record_mismatch(pin, journal, whole, provenance)
                 outcome, result = Outcome.REJECTED, Result.MISMATCH
-        # Then incoming, and only the inode that was hashed.
+        # Then incoming, and only the inode that was hashed; of a partial that is wrong the rest after it.
         removed = self._remove(incoming, journal.generation)
-        if verdict is Verdict.MISMATCH and removed:
-            self.metrics.deletions.labels(reason=Deletion.MISMATCH).inc()
+        if verdict is Verdict.MISMATCH:
+            begun.copy.clear()
+            self.metrics.deletions.labels(reason=Deletion.MISMATCH).inc(removed)
         self.metrics.verifications.labels(result=result).inc()
         self.metrics.duration.observe(time.monotonic() - started)
         return outcome
+
+    def _fill(self, begun: Begun, pin: ModelPin, incoming: Incoming, journal: Journal) -> Pass:
+        before = begun.copy.hashing.done
+        try:
+            return begun.copy.fill(
+                incoming.descriptor, size=expected_size(pin, journal), stop=self.stop, on_bytes=begun.on_bytes
+            )
+        except DiskFullError:
+            if isinstance(begun.copy, LowSpaceCopy):
+                self.copies.keep(pin.sha256, begun)  # as good as before, for when there is room
+            raise
+        finally:
+            self.metrics.verified_bytes.inc(begun.copy.hashing.done - before)
+
+    def void(self, genesis_sha256: str, incoming: Incoming, journal: Journal, why: str) -> None:
+        """Remove a generation whose bytes are lost; no source is blamed. Raises OSError."""
+        log.error("bytes are lost, the download begins anew", sha256=incoming.digest, error=why)
+        write_rejected(
+            self.layout,
+            RejectedRecord(
+                sha256=incoming.digest,
+                found=None,
+                size=journal.size,
+                reason="bytes_lost",
+                generation=journal.generation,
+                source=None,
+                revision=journal.revision,
+                genesis_sha256=genesis_sha256,
+                rejected_at=time.time(),
+            ),
+        )
+        if self._remove(incoming, journal.generation):
+            self.metrics.deletions.labels(reason=Deletion.BYTES_LOST).inc()
+        settle_partial(self.layout, incoming.digest, None, None)
 
     def _record_mismatch(self, pin: ModelPin, journal: Journal, whole: Pass, provenance: Provenance) -> None:
         """Step 5: the record comes before the deletion, so that a crash between starts no bill again."""

@@ -12,10 +12,10 @@ import pytest
 
 from launcher.answer import Question
 from launcher.demo.arrival import Arrival
-from launcher.demo.display import PlainDisplay
 from launcher.demo.environment import Wiring
 from launcher.demo.places import demo_places
 from launcher.demo.scene import CancelledError, Scene
+from launcher.display import PlainDisplay
 from shared.errors import DiskFullError, IntegrityError, SourceUnavailableError, UsageError
 from shared.genesis import parse_genesis
 from shared.states import FailureReason, ModelState, ModelStatus

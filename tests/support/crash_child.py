@@ -9,15 +9,20 @@ import errno
 import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from services.verifier import linux
+from services.verifier import follower, linux, low_space, private_copy
+from services.verifier.follower import Follower
 from services.verifier.run_once import verify_once
 from shared.store.layout import StoreLayout
+from tests.support.verifier_stand import make_verifier
+from tests.support.verifier_store import Store
 
 # Everything through which the verifier changes the disk or makes it durable.
+STEP_BYTES = 16 * 1024  # of children whose steps are small, so that a small file has all of them
 _CHANGES = ("fchmod", "fsync", "mkdir", "link", "rename", "unlink", "rmdir", "ftruncate", "pwrite", "write")
 KILLED = -signal.SIGKILL
 
@@ -26,35 +31,83 @@ context.set_forkserver_preload([__name__])
 
 
 def start_verification(
-    root: Path, digest: str, *, die_before: int = 0, without_tmpfile: bool = False
+    root: Path, digest: str, *, die_before: int = 0, without_tmpfile: bool = False, small_steps: bool = False
 ) -> multiprocessing.process.BaseProcess:
     """Start a verification that kills itself before change number `die_before`, counted from 1 (0: never)."""
-    child = context.Process(target=_verify, args=(root, digest, die_before, without_tmpfile))
+    child = context.Process(target=_verify, args=(root, digest, die_before, without_tmpfile, small_steps))
     child.start()
     return child
 
 
-def _verify(root: Path, digest: str, die_before: int, without_tmpfile: bool) -> None:
+def start_following(root: Path, digest: str, *, die_before: int = 0) -> multiprocessing.process.BaseProcess:
+    """Start to follow a download in small steps as far as it is announced, and die as `start_verification` does."""
+    child = context.Process(target=_follow, args=(root, digest, die_before))
+    child.start()
+    return child
+
+
+def _follow(root: Path, digest: str, die_before: int) -> None:
+    _take_small_steps()
+    steps = Follower(make_verifier(Store(StoreLayout(root))))
+    _die_before(die_before)
+    while steps.step(digest):
+        pass
+
+
+def _take_small_steps() -> None:
+    follower.STEP_BYTES = private_copy.BUFFER_BYTES = STEP_BYTES
+    low_space.COMMIT_BYTES = 4 * STEP_BYTES
+
+
+def _verify(root: Path, digest: str, die_before: int, without_tmpfile: bool, small_steps: bool) -> None:
     if without_tmpfile:
         _refuse_tmpfile()
+    if small_steps:
+        _take_small_steps()
     _die_before(die_before)
     verify_once(StoreLayout(root), digest)
 
 
+def photograph_verification(root: Path, digest: str, disk: Path, photographs: Path, without_fsync: bool) -> None:
+    """Verify in small steps, and copy the file `disk` before each change; the target of a process of `context`."""
+    _take_small_steps()
+    if without_fsync:
+        _skip_fsync_of_files()
+    _before_changes(lambda number: shutil.copyfile(disk, photographs / f"{number:04}.img"))
+    verify_once(StoreLayout(root), digest)
+
+
+def _skip_fsync_of_files() -> None:
+    """Let no file of `.partial` but the notes be synced."""
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if len(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))) != 64:  # noqa: PTH115, PTH119
+            real(descriptor)
+
+    os.fsync = fsync
+    private_copy.start_writeback = lambda *_arguments: None
+
+
 def _die_before(number: int) -> None:
+    _before_changes(lambda change: os.kill(os.getpid(), signal.SIGKILL) if change == number else None)
+
+
+def _before_changes(act: Callable[[int], object]) -> None:
+    """Call `act` with the number of each change of the disk, counted from 1, before it is made."""
     changes = itertools.count(1)
 
     def counted(function: Callable[..., object]) -> Callable[..., object]:
         def call(*arguments: object, **more: object) -> object:
-            if next(changes) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+            act(next(changes))
             return function(*arguments, **more)
 
         return call
 
     for name in _CHANGES:
         setattr(os, name, counted(getattr(os, name)))
-    linux._libc.renameat2 = counted(linux._libc.renameat2)
+    for name in ("renameat2", "fallocate"):
+        setattr(linux._libc, name, counted(getattr(linux._libc, name)))
 
 
 def _refuse_tmpfile() -> None:

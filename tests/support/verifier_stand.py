@@ -6,7 +6,8 @@ import threading
 from prometheus_client import CollectorRegistry
 
 from services.verifier.metrics import VerifierMetrics
-from services.verifier.verification import SilentObserver, Verifier
+from services.verifier.progress import SilentObserver
+from services.verifier.verification import Verifier
 from shared.store.trust import TrustWatch
 from tests.support.verifier_store import Store, sha256_of
 

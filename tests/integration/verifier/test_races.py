@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from services.verifier import follower, private_copy
 from services.verifier.run_once import Outcome, verify_once
 from tests.support.crash_child import context
+from tests.support.slow_download import Download
+from tests.support.verifier_stand import make_verifier
 from tests.support.verifier_store import Store, entry, hash_of_file, sha256_of
 
 CONTENT = os.urandom(256 * 1024)
@@ -64,14 +67,22 @@ def attacker() -> Iterator[Attacker]:
         process.kill()
 
 
+def leave_complete(store: Store) -> None:
+    store.put(DIGEST, CONTENT)
+
+
 def promoted_with_other_bytes(
-    store: Store, attacker: Attacker, trials: int, verify: Callable[[Store], None]
+    store: Store,
+    attacker: Attacker,
+    trials: int,
+    verify: Callable[[Store], None],
+    arrive: Callable[[Store], object] = leave_complete,
 ) -> tuple[int, int]:
     """Return in how many trials a file was promoted, and in how many it had other bytes in the end."""
     promoted = wrong = 0
     file = store.layout.verified_file(DIGEST, "tiny.gguf")
     for _trial in range(trials):
-        store.put(DIGEST, CONTENT)
+        arrive(store)
         with attacker.attacking(store.layout.data(DIGEST)):
             verify(store)
         if file.exists():
@@ -94,6 +105,37 @@ def test_an_attacker_who_holds_the_file_open_gets_nothing_else_promoted(tmp_path
     assert wrong == 0
     assert promoted > 0, "the attack never let a right copy through, so nothing was shown"
     assert seen <= {Outcome.PROMOTED, Outcome.REJECTED}
+
+
+@pytest.mark.slow
+def test_an_attacker_gets_nothing_else_promoted_while_the_download_is_followed(
+    tmp_path: Path, attacker: Attacker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((follower, "STEP_BYTES"), (follower, "TURN_BYTES"), (private_copy, "BUFFER_BYTES")):
+        monkeypatch.setattr(module, name, 64 * 1024)
+    store = Store.make(tmp_path / "models", entry(CONTENT))
+    verifier = make_verifier(store)
+    steps = follower.Follower(verifier)
+    downloads: list[Download] = []
+    copied = 0
+
+    def arrive(store: Store) -> None:
+        downloads[:] = [Download(store, CONTENT)]
+        downloads[0].receive(len(CONTENT) - 1)
+
+    def follow_and_verify(_store: Store) -> None:
+        nonlocal copied
+        while steps.step(DIGEST):
+            pass
+        begun = verifier.copies.get(DIGEST)
+        copied += begun.copy.hashing.done if begun is not None else 0
+        downloads[0].complete()
+        verifier.verify(DIGEST)
+
+    promoted, wrong = promoted_with_other_bytes(store, attacker, TRIALS, follow_and_verify, arrive)
+    assert wrong == 0
+    assert promoted > 0, "the attack never let a right copy through, so nothing was shown"
+    assert copied == TRIALS * (len(CONTENT) - 64 * 1024), "all but the last step was copied while under attack"
 
 
 @pytest.mark.slow

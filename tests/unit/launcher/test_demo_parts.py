@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from launcher.demo.display import PlainDisplay, TerminalDisplay, describe_progress, short_path
 from launcher.demo.environment import Wiring, common_environment, service_environment
 from launcher.demo.lock import demo_lock
 from launcher.demo.logs import last_words, readable
 from launcher.demo.places import demo_places, find_genesis, find_model_file
 from launcher.demo.rejections import Rejections
+from launcher.display import PlainDisplay, TerminalDisplay, describe_progress, short_path
 from launcher.endpoints import ClientSettings, base_url, demo_directory, write_endpoints
 from shared.errors import NotReadyError
 from shared.settings import load_settings

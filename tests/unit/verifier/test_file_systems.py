@@ -1,8 +1,10 @@
 """File systems that can less, or fail: no unnamed files, a failed fsync, no room, no right to remove."""
 
 import errno
+import fcntl
 import os
 import stat
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -10,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from services.verifier import private_copy as private_copy_module
 from services.verifier.verification import Outcome, Verifier
 from shared.store.verified import has_right_receipt
-from tests.support.verifier_stand import DIGEST, RIGHT, flip, value
-from tests.support.verifier_store import Store
+from tests.support.verifier_stand import DIGEST, RIGHT, flip, make_verifier, value
+from tests.support.verifier_store import Store, entry, sha256_of
 
 
 def without_tmpfile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +46,38 @@ def test_without_unnamed_files_wrong_bytes_leave_no_named_copy(
     store.put(DIGEST, flip(RIGHT, 9))
     assert verifier.verify(DIGEST) is Outcome.REJECTED
     assert list(store.layout.partial.iterdir()) == []
+
+
+@pytest.mark.parametrize("refused", ["the flag", "the write"])
+@pytest.mark.parametrize("content", [RIGHT, RIGHT[: 5 * 4096]], ids=["with a tail", "whole blocks"])
+def test_where_nothing_is_written_past_the_page_cache_the_copy_is_as_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str, content: bytes
+) -> None:
+    store = Store.make(tmp_path / "other", entry(content))
+    verifier = make_verifier(store)
+    real_fcntl, real_pwrite = fcntl.fcntl, os.pwrite
+    refusals = 0
+
+    def refuse(*arguments: int) -> int:
+        nonlocal refusals
+        if refused == "the flag" and arguments[1] == fcntl.F_SETFL and arguments[2] & os.O_DIRECT:
+            refusals += 1
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real_fcntl(*arguments)
+
+    def pwrite(descriptor: int, buffer: memoryview, offset: int) -> int:
+        nonlocal refusals
+        if refused == "the write" and real_fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            refusals += 1
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real_pwrite(descriptor, buffer, offset)
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    store.put(sha256_of(content), content)
+    assert verifier.verify(sha256_of(content)) is Outcome.PROMOTED
+    assert refusals == 1
+    assert store.wrong_verified_files() == []
 
 
 @pytest.mark.parametrize("failing", ["the copy", "verified/"])

@@ -1,7 +1,8 @@
-"""What a person sees while the demo runs, on stderr: bars on a terminal, plain lines anywhere else.
+"""What a person sees while long work runs, on stderr: bars on a terminal, plain lines anywhere else.
 
 Off a terminal nothing moves: no carriage return, no escape sequence, a line when something began, at each quarter, and
-every few seconds of a slow one. Both kinds may be called from several threads.
+every few seconds of a slow one. Both kinds may be called from several threads, and neither lets a file's name write to
+a person's terminal.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class PlainDisplay:
 
     def say(self, line: str) -> None:
         """Write a line."""
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(printable(line) + "\n")
         sys.stderr.flush()
 
     def progress(self, stage: str, done: int, total: int | None) -> None:
@@ -72,7 +73,8 @@ class PlainDisplay:
             self.say(describe_progress(stage, done, total))
 
     def pause(self) -> None:
-        """Nothing moves: nothing to end."""
+        """Nothing moves; a stage of the same name begins anew."""
+        self._shown.clear()
 
 
 class TerminalDisplay:
@@ -85,7 +87,7 @@ class TerminalDisplay:
 
     def say(self, line: str) -> None:
         """Print a line, above the bars if there are any."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, stage: str, done: int, total: int | None) -> None:
         """Move the stage's bar."""
@@ -123,6 +125,11 @@ def describe_progress(stage: str, done: int, total: int | None) -> str:
     if not total:
         return f"{stage}: {decimal(done)}"
     return f"{stage}: {decimal(done)} of {decimal(total)} ({100 * done // total} %)"
+
+
+def printable(text: str) -> str:
+    """Return text of which nothing but line ends and tabs acts on a terminal."""
+    return "".join(each if each in "\n\t" or each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def short_path(path: os.PathLike[str] | str) -> str:

@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 _TICK_SECONDS = 0.5
 _COUNT_SECONDS = 2.0
+# The verifier follows a download while it runs, and may be at it still while one is paused.
+_WATCHED = frozenset({ModelState.DOWNLOADING, ModelState.PAUSED, ModelState.VERIFYING})
 # What somebody deleted from Redis is back after this time.
 _REPUBLISH_SECONDS = 5.0
 
@@ -157,7 +159,7 @@ class Courier:
 
     def _read_hints(self) -> None:
         for status in self._board.statuses():
-            if status.state is not ModelState.VERIFYING:
+            if status.state not in _WATCHED:
                 with self._lock:
                     self._heard.pop(status.sha256, None)
                     self._copies.pop(status.sha256, None)

@@ -21,6 +21,7 @@ class Reason(StrEnum):
     OPERATOR = "operator"
     NOT_PINNED = "not pinned any more"
     LEASE_LOST = "another writer took the lease"
+    VOID = "its data is not there any more"
     QUIET = "no new byte for too long"
     SLOW = "too few bytes for too long"
     DONE = "nothing left for this connection"

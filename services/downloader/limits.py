@@ -26,8 +26,8 @@ class Limits:
     # Data is synced and the journal written after this many bytes or seconds.
     journal_bytes: int = 8 * MIB
     journal_seconds: float = 1.0
-    # Nothing more is taken from the network while so many bytes are not durable. A SIGKILL may cost 64 MiB in all: these,
-    # a buffer of each connection, and what the kernel has received for them (24 MiB were seen for eight).
+    # Nothing more is taken from the network while so many bytes are not durable. A SIGKILL may cost 64 MiB in all:
+    # these, a buffer of each connection, and what the kernel has received for them (24 MiB were seen for eight).
     unsynced_bytes: int = 24 * MIB
     # Seconds until a connection stands, TLS included.
     connect_seconds: float = 10.0

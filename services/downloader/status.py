@@ -89,7 +89,7 @@ def _hashed(state: ModelState, received: int, seen: Seen) -> int:
     match state:
         case ModelState.VERIFIED:
             return received
-        case ModelState.VERIFYING:
+        case ModelState.VERIFYING | ModelState.DOWNLOADING | ModelState.PAUSED:
             return min(seen.hashed_bytes, received) if received else seen.hashed_bytes
         case _:
             return 0

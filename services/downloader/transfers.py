@@ -119,6 +119,8 @@ class Transfers:
                 log.info("transfer stopped", model=pin.model_name, reason=why)
                 if why is Reason.LEASE_LOST:
                     self._held_until[digest] = time.monotonic() + LEASE_EXPIRY_SECONDS
+                elif why is Reason.VOID:
+                    self._hold(digest, FailureReason.BYTES_LOST, why, _LOCAL_TROUBLE_SECONDS)
             case LeaseTaken():
                 log.info("another downloader holds the lease", model=pin.model_name)
                 self._held_until[digest] = time.monotonic() + _LEASE_WAIT_SECONDS

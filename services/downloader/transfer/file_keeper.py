@@ -1,7 +1,8 @@
 """The incoming file of one turn: written by every connection, made durable by a thread of its own.
 
-Invariant: nothing is announced without the lease, and no more than `unsynced_bytes` are ever taken that a SIGKILL would
-cost. Order: `resume` or `begin` → `start` → `write` (any thread) → `complete` → `stop`.
+Invariant: nothing is announced without the lease, or under a name that leads elsewhere, and no more than
+`unsynced_bytes` are ever taken that a SIGKILL would cost.
+Order: `resume` or `begin` → `start` → `write` (any thread) → `complete` → `stop`.
 """
 
 from __future__ import annotations
@@ -143,7 +144,8 @@ class FileKeeper:
     def complete(self) -> None:
         """All bytes are written: make them durable and announce it; raises StoreError, or the interrupt."""
         with self._syncing, self.clock.ours():
-            self._check_lease()
+            self._check_ours()
+            self.interrupt.check()
             if self._file is not None:
                 self._file.complete()
 
@@ -157,7 +159,7 @@ class FileKeeper:
             if self._file is None:
                 return
             try:
-                if self._error is None and self.interrupt.reason is not Reason.LEASE_LOST:
+                if self._error is None and self._check_ours():
                     self._file.sync()
             except (DiskFullError, StoreError) as error:
                 log.warning("could not keep the last bytes", model=self.pin.model_name, error=error.message)
@@ -176,22 +178,23 @@ class FileKeeper:
             finally:
                 with self._synced:
                     self._synced.notify_all()
-            if self.interrupt.reason is Reason.LEASE_LOST:
-                return
 
     def _sync(self) -> None:
         with self._syncing:
             if self._file is None or self._is_over or not self._file.unsynced:
                 return
-            if self.holds_lease():
+            if self._check_ours():
                 self._file.sync()
-            else:
-                self.interrupt.tell(Reason.LEASE_LOST)
 
-    def _check_lease(self) -> None:
+    def _check_ours(self) -> bool:
+        """Tell whether lease and data are still ours; stop the transfer if not."""
         if not self.holds_lease():
             self.interrupt.tell(Reason.LEASE_LOST)
-        self.interrupt.check()
+        elif self._file is not None and not self._file.is_named():
+            self.interrupt.tell(Reason.VOID)
+        else:
+            return True
+        return False
 
     def _check_room(self, size: int, floor: int) -> None:
         missing = missing_bytes(self.room(), size, floor)

@@ -176,6 +176,13 @@ class IncomingFile:
         """Bytes that a SIGKILL would cost now."""
         return self.received - self.durable
 
+    def is_named(self) -> bool:
+        """Tell whether the name still leads to this inode: the verifier may void a generation at any time."""
+        try:
+            return self._layout.data(self._journal.sha256).lstat().st_ino == self._journal.ino
+        except OSError:
+            return False
+
     def write_at(self, offset: int, chunk: bytes | memoryview) -> None:
         """Write all of `chunk` at `offset`, within the size."""
         if offset + len(chunk) > self.size:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from services.downloader.interrupt import Reason
+from services.downloader.interrupt import Interrupt, Reason
 from services.downloader.transfer.lease import Identity, LeaseKeeper
-from services.downloader.transfer.outcomes import Interrupted, LeaseTaken, LocalTrouble, NoRoom, Outcome
+from services.downloader.transfer.outcomes import Completed, Interrupted, LeaseTaken, LocalTrouble, NoRoom, Outcome
 from services.downloader.transfer.space import Room
 from tests.support.downloader_process import sha256
 from tests.support.origin_server import Hold, ScriptedOrigin, linked, ranged
@@ -58,3 +58,22 @@ def test_a_writer_that_lost_its_lease_stops_writing(bench: Bench) -> None:
     assert bench.layout.journal(sha256(DATA)).read_bytes() == before
     assert other is not None
     assert path.exists()
+
+
+def test_a_generation_that_the_verifier_voids_is_not_written_any_further(bench: Bench) -> None:
+    """Low-space mode: bytes that a crash lost make the verifier remove journal and data, also while more is coming."""
+    hold = Hold(after=2 * RANGE, for_all=True)
+    bench.origin.scripts["/file"] = ranged(DATA, hold=hold)
+    outcomes: list[Outcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(bench.run()))
+    thread.start()
+    assert hold.reached.wait(20)
+    bench.layout.journal(sha256(DATA)).unlink(missing_ok=True)
+    bench.layout.data(sha256(DATA)).unlink()
+    hold.release()
+    thread.join(20)
+    assert outcomes == [Interrupted(Reason.VOID)]
+    assert not bench.layout.journal(sha256(DATA)).exists()
+    bench.interrupt = Interrupt()
+    assert bench.run() == Completed(len(DATA))
+    assert bench.is_complete()

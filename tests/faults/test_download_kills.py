@@ -138,7 +138,7 @@ class Stand:
                 wanted = max(0, left - self.random.randrange(16 * MIB))
                 return instant, lambda: self.origin.sent - sent >= wanted
             case Instant.MIDDLE:
-                wanted = self.random.randrange(left)
+                wanted = self.random.randrange(left + 1)
                 return instant, lambda: self.origin.sent - sent >= wanted
             case _:
                 number = self.random.randrange(1, 4)

@@ -16,6 +16,8 @@ from tests.support.importing import incoming_names, is_verified, run_import, sta
 from tests.support.origin_server import Hold, ScriptedOrigin, linked, ranged, redirect
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def origin() -> Iterator[ScriptedOrigin]:

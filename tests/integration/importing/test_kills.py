@@ -19,11 +19,7 @@ from tests.support.import_child import KILLED, import_in_child
 from tests.support.importing import host, incoming_names, is_verified, state_of
 
 SMALL = os.urandom(100_000)
-<<<<<<< HEAD
-# How many changes of the disk lie between two kills, the first by chance; 1 tries every one, in a quarter of a minute.
-=======
 # Changes of the disk between two kills, the first of which is drawn by chance; 1 tries them all, in about 12 s.
->>>>>>> import
 STRIDE = 8
 LARGE = os.urandom(33 * MIB)
 

@@ -65,7 +65,7 @@ reformat: $(STAMP) ## let ruff format and fix what it can
 # --- benchmarks -----------------------------------------------------------------------------------------------------
 
 .PHONY: bench
-bench: bench-download ## every benchmark; takes many minutes
+bench: bench-download bench-verify ## every benchmark; takes many minutes
 
 .PHONY: bench-download
 bench-download: $(STAMP) ## race the downloader against aria2c, curl and hf_hub_download; ARGS=--tmpfs: in memory, too

@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import prometheus_client
 import structlog
@@ -23,7 +22,7 @@ from services.downloader.controller import Controller
 from services.downloader.controls import Controls
 from services.downloader.courier import Courier
 from services.downloader.desired import desired_pins
-from services.downloader.limits import DEFAULT_LIMITS, Limits
+from services.downloader.limits import DEFAULT_LIMITS, Limits, limits_for
 from services.downloader.metrics import DownloaderMetrics
 from services.downloader.observe import measure_room
 from services.downloader.runner import Runner
@@ -65,7 +64,7 @@ def main() -> int:
 
 def run(settings: DownloaderSettings, environ: Mapping[str, str], limits: Limits = DEFAULT_LIMITS) -> int:
     """Serve until a signal comes; raises R3mesError when the start cannot succeed."""
-    limits = replace(limits, connections=settings.connections)
+    limits = limits_for(limits, settings.connections, settings.max_bytes_per_second)
     os.umask(UMASK)
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's own omission
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # starting and stopping is told by ourselves

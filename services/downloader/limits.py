@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MIB = 1024 * 1024
 
@@ -51,6 +51,21 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+# Under a bandwidth limit there is one connection for each so many bytes a second: more would only wait.
+_BYTES_PER_CONNECTION = 256 * 1024
+
+
+def limits_for(limits: Limits, connections: int, max_bytes_per_second: int | None) -> Limits:
+    """Return `limits` for the operator's settings: our own bandwidth limit makes no source too slow."""
+    if max_bytes_per_second is None:
+        return replace(limits, connections=connections)
+    return replace(
+        limits,
+        connections=max(1, min(connections, max_bytes_per_second // _BYTES_PER_CONNECTION)),
+        least_bytes_per_second=min(limits.least_bytes_per_second, max_bytes_per_second // 4),
+    )
+
 
 # A lease is renewed this often, and one that does not change for EXPIRY is dead (seconds).
 LEASE_RENEW_SECONDS = 5.0

@@ -124,6 +124,9 @@ class Web:
         except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
             self.gate.interrupt.check()
             raise TransientSourceError(f"{host} does not answer in time") from error
+        except requests.ConnectionError as error:
+            self.gate.interrupt.check()
+            raise TransientSourceError(f"{host}: {_innermost(error)}", is_too_much=True) from error
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             self.gate.interrupt.check()
             raise TransientSourceError(f"{host}: {_innermost(error)}") from error

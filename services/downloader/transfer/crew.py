@@ -45,7 +45,7 @@ class RangesIgnoredError(SourceUnavailableError):
     """A source whose ranges worked sends the whole file now: nothing of it can be mixed with what is there."""
 
 
-class Ranges(Enum):
+class RangeSupport(Enum):
     """Whether the source honours ranges, as far as this crew has seen."""
 
     UNKNOWN = auto()
@@ -87,7 +87,7 @@ class Crew:
     _lanes: list[Lane] = field(init=False)
     _size: int | None = field(init=False)
     _until: int = 0
-    _ranges: Ranges = Ranges.UNKNOWN
+    _ranges: RangeSupport = RangeSupport.UNKNOWN
     _ignored: int = 0
     _hold_until: float = 0.0
     _running: dict[Claim, Lane] = field(default_factory=dict)
@@ -119,8 +119,9 @@ class Crew:
                 lane.interrupt.tell(Reason.DONE)
             with self._cond:
                 self._cond.notify_all()
+            deadline = time.monotonic() + _JOIN_SECONDS  # one that hangs in a look-up of a name is left behind
             for lane in self._lanes:
-                lane.join(_JOIN_SECONDS)
+                lane.join(max(0.0, deadline - time.monotonic()))
         self.job.interrupt.check()
         if self._end is not None:
             raise self._end
@@ -167,7 +168,7 @@ class Crew:
     def opened(self, lane: Lane, task: Task, body: Body) -> Claim:
         """An answer has begun: return what of it is to be kept; raises TransientSourceError for an ignored range."""
         claim = task.claim
-        if body.whole and self._ranges is Ranges.HONOURED:
+        if body.whole and self._ranges is RangeSupport.HONOURED:
             self._ignored += 1
             raise TransientSourceError("it ignored the range and sends the whole file")
         if not self.job.keeper.is_open or (body.whole and claim.at > 0):
@@ -175,10 +176,10 @@ class Crew:
             claim = self._start_over(lane, claim, body.size)
         with self._cond:
             if body.whole:
-                self._ranges = Ranges.IGNORED
+                self._ranges = RangeSupport.IGNORED
                 self._planner.widen(claim)
             else:
-                self._ranges = Ranges.HONOURED
+                self._ranges = RangeSupport.HONOURED
                 claim.end = min(claim.end, body.end)
             self._cond.notify_all()
         return claim
@@ -227,7 +228,7 @@ class Crew:
     # --- under the lock ---------------------------------------------------------------------------------------------
 
     def _task(self, lane: Lane, now: float) -> Task | None:
-        if lane.number >= self._governor.allowed or (self._ranges is not Ranges.HONOURED and self._running):
+        if lane.number >= self._governor.allowed or (self._ranges is not RangeSupport.HONOURED and self._running):
             return None
         claim = self._planner.claim(now, self._until)
         if claim is None:
@@ -268,24 +269,32 @@ class Crew:
                 lane.interrupt.check()
 
     def _failed_for_now(self, lane: Lane, task: Task, claim: Claim, error: TransientSourceError) -> None:
-        limits = self.job.limits
-        brought = claim.at - task.at
-        verdict = self.job.patience.failed(task.began_at, error.retry_after)
         with self._cond:
-            now = time.monotonic()
             self.job.places.missed(task.place)
             if self._ignored >= _IGNORED_RANGES:
                 self._finish(RangesIgnoredError(error.message))
-            if error.is_too_much:
+            if error.is_too_much and any(other.at > other.start for other in self._running if other is not claim):
+                # Others get on: this is no failure of the source, and there may be fewer of us.
+                now = time.monotonic()
                 self._governor.refused(now)
-            match verdict:
-                case GiveUp(why):
-                    self._finish(GivenUpError(f"{error.message} ({why})"))
-                case Wait(seconds) if error.retry_after or self.job.patience.failures > 1:
-                    self._hold_until = now + seconds
-                case Wait(seconds):
-                    lane.ready_at = now + (limits.soon_seconds if brought >= limits.stall_bytes else seconds)
-                case None:
-                    lane.ready_at = now + limits.soon_seconds
-        if verdict is not None and not isinstance(verdict, GiveUp):
+                lane.ready_at = now + (error.retry_after or self.job.limits.first_wait_seconds)
+                return
+        verdict = self.job.patience.failed(task.began_at, error.retry_after)
+        with self._cond:
+            self._wait_or_give_up(lane, claim.at - task.at, error, verdict)
+        if isinstance(verdict, Wait):
             log.info("trying again", error=error.message, seconds=round(verdict.seconds, 1))
+
+    def _wait_or_give_up(
+        self, lane: Lane, brought: int, error: TransientSourceError, verdict: Wait | GiveUp | None
+    ) -> None:
+        limits, now = self.job.limits, time.monotonic()
+        match verdict:
+            case GiveUp(why):
+                self._finish(GivenUpError(f"{error.message} ({why})"))
+            case Wait(seconds) if error.retry_after or self.job.patience.failures > 1:
+                self._hold_until = now + seconds
+            case Wait(seconds):
+                lane.ready_at = now + (limits.soon_seconds if brought >= limits.stall_bytes else seconds)
+            case None:
+                lane.ready_at = now + limits.soon_seconds

@@ -16,7 +16,7 @@ from services.downloader.board import Board
 from services.downloader.controls import Controls
 from services.downloader.desired import desired_pins
 from services.downloader.interrupt import Interrupt, InterruptedTransferError, Reason
-from services.downloader.limits import Limits
+from services.downloader.limits import Limits, limits_for
 from services.downloader.observe import counting_mismatches
 from services.downloader.runner import may_begin
 from services.downloader.settings import load_downloader_settings
@@ -276,3 +276,14 @@ TRICKLE, FAST, YOUNG = _piece(60.0, 5_000.0), _piece(60.0, 10.0**7), _piece(3.0,
 )
 def test_another_transfer_begins_only_beside_slow_ones(running: list[Snapshot | None], may: bool) -> None:
     assert may_begin(running) is may
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_second", "connections", "least"),
+    [(None, 8, 4096), (10**9, 8, 4096), (10**6, 3, 4096), (100_000, 1, 4096), (1000, 1, 250)],
+)
+def test_a_bandwidth_limit_means_fewer_connections_and_no_source_too_slow(
+    bytes_per_second: int | None, connections: int, least: int
+) -> None:
+    limits = limits_for(Limits(), 8, bytes_per_second)
+    assert (limits.connections, limits.least_bytes_per_second) == (connections, least)

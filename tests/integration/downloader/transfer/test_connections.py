@@ -211,6 +211,28 @@ def test_too_many_requests_lead_to_fewer_connections(crew: Bench) -> None:
     assert crew.is_complete()
 
 
+def test_a_long_wait_that_one_connection_is_asked_for_does_not_stop_the_others(crew: Bench) -> None:
+    part = part_bytes(crew)
+    hold = Hold(after=part // 2)
+    wait = status(429, {"Retry-After": 3600})
+
+    def refuse(answer: Answer) -> None:
+        hold.reached.wait(20)  # somebody is at work while another is refused
+        wait(answer)
+
+    right = ranged(DATA, headers=linked(DATA))
+    crew.origin.scripts["/file"] = by_start({part: ranged(DATA, hold=hold), 3 * part: refuse}, right)
+    outcomes: list[Outcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(crew.run()))
+    thread.start()
+    wait_until(lambda: crew.attempts("transient") == 1, what="the refusal")
+    hold.release()
+    thread.join(20)
+    assert outcomes == [Completed(len(DATA))]
+    assert crew.is_complete()
+    assert crew.failures == []
+
+
 def test_a_connection_that_hangs_is_relieved_by_another(crew: Bench) -> None:
     """One range brings half of its bytes and then nothing: it neither delays the file nor is it a failure."""
     hang = Hold(after=part_bytes(crew) // 2)

@@ -118,6 +118,9 @@ class Bench:
         journal = read_journal(self.layout, sha256(DATA))
         return journal.durable_prefix if journal else 0
 
+    def received(self) -> float:
+        return self.metrics.registry.get_sample_value("r3mes_download_bytes_total", {"source": "huggingface"}) or 0.0
+
     def attempts(self, outcome: str) -> float:
         labels = {"source": "huggingface", "outcome": outcome}
         return self.metrics.registry.get_sample_value("r3mes_download_attempts_total", labels) or 0.0

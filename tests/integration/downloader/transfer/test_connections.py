@@ -217,7 +217,7 @@ def test_a_long_wait_that_one_connection_is_asked_for_does_not_stop_the_others(c
     wait = status(429, {"Retry-After": 3600})
 
     def refuse(answer: Answer) -> None:
-        hold.reached.wait(20)  # somebody is at work while another is refused
+        wait_until(lambda: crew.received() >= part + part // 2, what="somebody to be at work")
         wait(answer)
 
     right = ranged(DATA, headers=linked(DATA))

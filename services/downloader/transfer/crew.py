@@ -237,7 +237,8 @@ class Crew:
             self._running[claim.relieved].interrupt.cut()
         self._running[claim] = lane
         place = self.job.places.pick(lane.number)
-        return Task(claim, place, self._size, self.job.limit, self.job.patience.clock.now(), claim.at)
+        began_at = self.job.patience.clock.now()
+        return Task(claim, place, self._size, self.job.limit, began_at, claim.at, self._planner.received)
 
     def _finish(self, error: BaseException) -> None:
         if self._end is None:
@@ -273,8 +274,9 @@ class Crew:
             self.job.places.missed(task.place)
             if self._ignored >= _IGNORED_RANGES:
                 self._finish(RangesIgnoredError(error.message))
-            if error.is_too_much and any(other.at > other.start for other in self._running if other is not claim):
-                # Others get on: this is no failure of the source, and there may be fewer of us.
+            came = self._planner.received - task.received
+            if error.is_too_much and came > claim.at - task.at:
+                # Others got on meanwhile: this is no failure of the source, and there may be fewer of us.
                 now = time.monotonic()
                 self._governor.refused(now)
                 lane.ready_at = now + (error.retry_after or self.job.limits.first_wait_seconds)

@@ -14,7 +14,8 @@ Failure = TransientSourceError | PermanentSourceError | UpstreamMismatchError
 class Task:
     """Fetch `claim` from `place`. `size` is the file's (None: not known yet), `limit` the most that it may have.
 
-    `began_at` is the source's time, `at` the claim's first byte when the task was given.
+    When the task was given, `began_at` was the source's time, `at` the claim's first byte, and `received` bytes of the
+    file were there.
     """
 
     claim: Claim
@@ -23,3 +24,4 @@ class Task:
     limit: int
     began_at: float
     at: int
+    received: int

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -227,6 +228,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, print the tables, keep them; 0 when every target is met."""
     options = parsed(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that gigabytes and processes are not left behind
     tools: dict[str, Contestant] = {"ours": Ours(), "aria2": Aria2(), "hf": HfHubDownload(), "curl": Curl()}
     try:
         versions = ", ".join(tool.version() for tool in tools.values())

@@ -14,7 +14,8 @@ from services.downloader.metrics import DownloaderMetrics
 from services.downloader.sources.connection import Gate
 from services.downloader.sources.pacing import Pace
 from services.downloader.sources.preflight import refuse_mismatch
-from services.downloader.sources.web import Address, Web, WebSupply
+from services.downloader.sources.session import Web
+from services.downloader.sources.web import Address, WebSupply
 from services.downloader.transfer.incoming import read_journal
 from services.downloader.transfer.lease import Identity, LeaseKeeper
 from services.downloader.transfer.outcomes import Outcome

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from services.downloader.interrupt import Interrupt
-from services.downloader.sources.web import Address, Judge, Web, WebSupply
+from services.downloader.sources.session import Web
+from services.downloader.sources.web import Address, Judge, WebSupply
 from shared.states import Source
 
 

@@ -20,7 +20,8 @@ from services.downloader.sources.imported import FileHash, ImportedSupply, ident
 from services.downloader.sources.ipfs import IpfsSupply, tries
 from services.downloader.sources.pacing import Pace
 from services.downloader.sources.preflight import refuse_mismatch
-from services.downloader.sources.web import Address, Web, WebSupply
+from services.downloader.sources.session import Web
+from services.downloader.sources.web import Address, WebSupply
 from shared.addresses import AddressPolicy
 from shared.genesis import ModelPin
 from shared.states import Source

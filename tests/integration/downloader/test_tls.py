@@ -16,7 +16,8 @@ from services.downloader.limits import Limits
 from services.downloader.sources.base import TransientSourceError
 from services.downloader.sources.connection import Gate
 from services.downloader.sources.pacing import Pace
-from services.downloader.sources.web import Address, Web, WebSource
+from services.downloader.sources.session import Web
+from services.downloader.sources.web import Address, WebSource
 from shared.addresses import AddressPolicy
 from shared.states import Source
 from tests.support.origin_server import ScriptedOrigin, linked, ranged

@@ -8,7 +8,7 @@ import pytest
 
 from services.downloader.interrupt import Reason
 from services.downloader.limits import Limits
-from services.downloader.sources.web import StallMeter
+from services.downloader.sources.session import StallMeter
 from services.downloader.transfer.patience import Patience
 from services.downloader.transfer.places import Places
 from services.downloader.transfer.source_clock import RateWindow, SourceClock

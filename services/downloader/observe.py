@@ -15,6 +15,7 @@ from services.downloader.transfer.incoming import read_journal
 from services.downloader.transfer.ranges import covered
 from services.downloader.transfer.space import Mode, Room, reservation
 from shared.genesis import ModelPin
+from shared.store.atomic import temporaries
 from shared.store.layout import StoreLayout
 from shared.store.records import Journal, Receipt, RejectedRecord
 from shared.store.verified import has_right_receipt
@@ -41,11 +42,17 @@ class StoreView:
 def view_store(layout: StoreLayout, pin: ModelPin) -> StoreView:
     """Look at one pin; raises nothing."""
     data = _incoming(layout, pin)
-    leftovers = layout.data(pin.sha256).is_file() or layout.journal(pin.sha256).exists()
+    leftovers = _has_leftovers(layout, pin.sha256)
     rejected = read_rejected(layout, pin.sha256)
     receipt = has_right_receipt(layout, pin.sha256, pin.file_name)
     unproven = receipt is None and _has_verified_name(layout, pin.sha256)
     return StoreView(data, rejected, receipt, unproven, leftovers)
+
+
+def _has_leftovers(layout: StoreLayout, digest: str) -> bool:
+    """Tell whether incoming holds bytes, their journal, or what a kill left of one."""
+    is_there = layout.data(digest).is_file() or layout.journal(digest).exists()
+    return is_there or any(temporaries(layout.incoming_dir(digest)))
 
 
 def read_rejected(layout: StoreLayout, digest: str) -> tuple[RejectedRecord, ...]:

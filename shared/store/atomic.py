@@ -88,7 +88,12 @@ def read_hostile_json(path: Path | str, *, dir_fd: int | None = None) -> dict[st
     return document if isinstance(document, dict) else None
 
 
+def temporaries(directory: Path) -> Iterator[Path]:
+    """Yield what `replace_bytes` left behind when it was killed: `.name.<16 hex>` files of this directory."""
+    return directory.glob(".*.json.????????????????")
+
+
 def sweep_temporaries(directory: Path) -> None:
-    """Remove what `replace_bytes` left behind when it was killed: `.name.<16 hex>` files of this directory."""
-    for path in directory.glob(".*.json.????????????????"):
+    """Remove what `replace_bytes` left behind; only for whoever alone writes there."""
+    for path in temporaries(directory):
         path.unlink(missing_ok=True)

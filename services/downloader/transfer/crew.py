@@ -173,7 +173,7 @@ class Crew:
             raise TransientSourceError("it ignored the range and sends the whole file")
         if not self.job.keeper.is_open or (body.whole and claim.at > 0):
             self.job.begin(body.size)  # until ranges are known to work, no other lane is at work
-            claim = self._start_over(lane, claim, body.size)
+            claim = self._start_over(lane, claim, body.size, self.job.until())
         with self._cond:
             if body.whole:
                 self._ranges = RangeSupport.IGNORED
@@ -247,12 +247,12 @@ class Crew:
 
     # --- the lanes' own steps ---------------------------------------------------------------------------------------
 
-    def _start_over(self, lane: Lane, before: Claim, size: int) -> Claim:
+    def _start_over(self, lane: Lane, before: Claim, size: int, until: int) -> Claim:
         """A generation has begun: plan it anew, and give this lane its first range."""
         with self._cond:
-            self._size = size
+            self._size, self._until = size, until
             self._planner = Planner((), size, self.job.limits)
-            claim = self._planner.claim(time.monotonic(), max(self._until, 1))
+            claim = self._planner.claim(time.monotonic(), until)
             if claim is None:
                 raise TransientSourceError("an empty file")
             self._running = {claim: lane}

@@ -87,9 +87,11 @@ class FileKeeper:
         journal = read_journal(self.layout, self.pin.sha256)
         if journal is None or journal.ranges != ((0, journal.size),):
             return None
-        if not self.resume(journal.size, Origin(journal.source, journal.url, journal.revision)):
+        origin = Origin(journal.source, journal.url, journal.revision)
+        self._file = IncomingFile.resume(self.layout, self.pin.sha256, journal.size, origin, self.instance)
+        if self._file is None:
             return None
-        self.complete()
+        self.complete()  # nothing is left to write, so no room is needed
         return journal.size
 
     def resume(self, size: int, origin: Origin) -> bool:

@@ -51,6 +51,7 @@ from services.downloader.transfer.task import Failure
 from shared.errors import DiskFullError, StoreError
 from shared.genesis import ModelPin
 from shared.states import FailureReason, Source
+from shared.store.atomic import sweep_temporaries
 from shared.store.layout import StoreLayout
 from shared.store.records import Lease, PartialNote
 
@@ -125,6 +126,7 @@ class Transfer:
             return LocalTrouble(f"cannot take the lease: {error}")
         if lease is None:
             return LeaseTaken()
+        sweep_temporaries(self._lease_path.parent)
         done = threading.Event()
         watch = threading.Thread(target=self._watch, args=(lease, done), name="transfer-watch", daemon=True)
         watch.start()

@@ -12,7 +12,7 @@ from shared.store.verified import has_right_receipt
 from tests.support.downloader_process import Downloader, model, sha256
 from tests.support.downloader_stand import DIGEST
 
-R3MES = [sys.executable, "-m", "launcher.cli", "import"]
+R3MES = [sys.executable, "-m", "launcher", "import"]
 
 
 def host(folder: Path, *models: bytes | dict[str, object]) -> Downloader:

@@ -44,3 +44,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
     sys.exit(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    main()

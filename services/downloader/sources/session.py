@@ -5,9 +5,10 @@ A session belongs to one connection. It follows nothing and judges no answer: `w
 
 from __future__ import annotations
 
+import http.client
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -22,6 +23,8 @@ from shared.addresses import origin_of
 from shared.version import __version__
 
 _USER_AGENT = f"r3mes-downloader/{__version__}"
+# What reading past the libraries, straight into our buffer, may raise.
+_PLAIN_ERRORS = (http.client.HTTPException, OSError, ValueError)
 
 
 class Web:
@@ -33,6 +36,7 @@ class Web:
         self.pace = pace
         self._token = token
         self._session = checked_session(gate)
+        self._buffer = memoryview(bytearray(limits.buffer_bytes))
         self._verify: str | bool = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or True
 
     def close(self) -> None:
@@ -64,18 +68,19 @@ class Web:
                 verify=self._verify,
             )
 
-    def chunks(self, response: requests.Response, url: str, wanted: int) -> Iterator[bytes]:
+    def chunks(self, response: requests.Response, url: str, wanted: int) -> Iterator[bytes | memoryview]:
         """Yield the body as it comes, undecoded; raises TransientSourceError (also for a stall) or the interrupt.
 
-        Nothing is read behind the `wanted` bytes of a chunked body: its trailers may have no end.
+        Nothing is read behind the `wanted` bytes of a chunked body: its trailers may have no end. A chunk is good until
+        the next one is taken: all share one buffer.
         """
-        size = self.pace.chunk_bytes(self.limits.buffer_bytes)
         stall = StallMeter(self.limits.stall_seconds, self.limits.stall_bytes)
-        came = 0
+        read = self._reader(response)
+        size, came = self.pace.chunk_bytes(self.limits.buffer_bytes), 0
         while not (response.raw.chunked and came >= wanted):
             asked_at = time.monotonic()
             with self._translated(url):
-                chunk = response.raw.read1(size, decode_content=False)
+                chunk = read(size)
             self.gate.interrupt.check()
             if not chunk:
                 return
@@ -87,6 +92,20 @@ class Web:
             if wait > 0:
                 self.gate.interrupt.wait(wait)
 
+    def finish(self, response: requests.Response) -> None:
+        """Keep the connection of an answer that was read to its end; cut any other one off."""
+        original = _original(response)
+        if original is not None and original.isclosed():
+            response.raw.release_conn()
+        response.close()
+
+    def _reader(self, response: requests.Response) -> Callable[[int], bytes | memoryview]:
+        """Return what reads up to so many bytes, as they come: into the one buffer where the body is not chunked."""
+        original = _original(response)
+        if response.raw.chunked or original is None:
+            return lambda count: bytes(response.raw.read1(count, decode_content=False))
+        return lambda count: self._buffer[: _read_into(original, self._buffer[:count])]
+
     @contextmanager
     def _translated(self, url: str) -> Iterator[None]:
         """Turn the libraries' errors into ours; a socket that we shut down ourselves raises the interrupt."""
@@ -96,13 +115,13 @@ class Web:
         except (requests.exceptions.InvalidURL, urllib3.exceptions.LocationParseError) as error:
             self.gate.interrupt.check()
             raise PermanentSourceError(f"{host}: not an address that can be asked") from error
-        except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
+        except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
             self.gate.interrupt.check()
             raise TransientSourceError(f"{host} does not answer in time") from error
         except requests.ConnectionError as error:
             self.gate.interrupt.check()
             raise TransientSourceError(f"{host}: {_innermost(error)}", is_too_much=True) from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, *_PLAIN_ERRORS) as error:
             self.gate.interrupt.check()
             raise TransientSourceError(f"{host}: {_innermost(error)}") from error
 
@@ -125,6 +144,25 @@ class StallMeter:
         stalled = self._came < self._least_bytes
         self._waited, self._came = 0.0, 0
         return stalled
+
+
+def _original(response: requests.Response) -> http.client.HTTPResponse | None:
+    """The standard library's own response, which can read into a buffer; urllib3's copies."""
+    original = response.raw._original_response  # noqa: SLF001  what `requests` itself uses for cookies
+    return original if isinstance(original, http.client.HTTPResponse) else None
+
+
+def _read_into(original: http.client.HTTPResponse, view: memoryview) -> int:
+    """Do what its `read1` does, without making an object of a megabyte for each call."""
+    if original.isclosed():
+        return 0
+    wanted = view if original.length is None else view[: original.length]
+    count = original.fp.readinto1(wanted)
+    if original.length is not None:
+        original.length -= count
+        if original.length == 0:
+            original.read(0)  # by which it finds out that it is at its end
+    return count
 
 
 def _innermost(error: BaseException) -> str:

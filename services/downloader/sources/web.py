@@ -127,8 +127,7 @@ class WebSource(ByteSource):
             chunks = self._web.chunks(response, response.url, found.end - found.start)
             yield Body(found.start, found.end, found.size, chunks, found.whole)
         finally:
-            # An answer that was read to its end has given its connection back; any other one is cut off here.
-            response.close()
+            self._web.finish(response)
 
     def _answer(self, start: int, end: int, size: int | None) -> tuple[requests.Response, Announced]:
         """Ask where the last range came from; when that address has expired, ask the first one again, once."""

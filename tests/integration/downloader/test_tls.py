@@ -72,7 +72,7 @@ def _fetch(origin: ScriptedOrigin, bundle: Path, monkeypatch: pytest.MonkeyPatch
     try:
         size = source.preflight().size
         with source.fetch(0, len(DATA), size, len(DATA)) as body:
-            return b"".join(body.chunks)
+            return b"".join(bytes(chunk) for chunk in body.chunks)
     finally:
         web.close()
 

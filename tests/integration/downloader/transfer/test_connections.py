@@ -359,3 +359,10 @@ def test_a_trickle_is_given_up(bench: Bench, origin: ScriptedOrigin) -> None:
     outcome = bench.run()
     assert isinstance(outcome, SourceFailed)
     assert "bytes/s" in outcome.message
+
+
+def test_a_connection_is_used_for_range_after_range(bench: Bench) -> None:
+    bench.origin.scripts["/file"] = ranged(DATA, headers=linked(DATA))
+    assert bench.run() == Completed(len(DATA))
+    assert len(bench.origin.asked("/file")) == -(-len(DATA) // RANGE)
+    assert bench.origin.connections == 2  # one for HEAD, whose answer is never trusted to have no body

@@ -71,9 +71,9 @@ def test_a_generation_that_the_verifier_voids_is_not_written_any_further(bench: 
     outcomes: list[Outcome] = []
     thread = threading.Thread(target=lambda: outcomes.append(bench.run()))
     thread.start()
-    assert hold.reached.wait(20)
-    bench.layout.journal(sha256(DATA)).unlink(missing_ok=True)
+    wait_until(lambda: bench.durable() == 2 * RANGE, what="all that came to be announced")
     bench.layout.data(sha256(DATA)).unlink()
+    bench.layout.journal(sha256(DATA)).unlink()
     hold.release()
     thread.join(20)
     assert outcomes == [Interrupted(Reason.VOID)]

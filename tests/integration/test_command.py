@@ -64,7 +64,9 @@ def test_a_letter_that_a_stream_cannot_write_costs_no_more_than_itself() -> None
 def test_an_interrupt_while_the_command_is_read_in_ends_it_quietly(tmp_path: Path) -> None:
     marker = tmp_path / "reading"
     (tmp_path / "typer.py").write_text(
-        f"import pathlib, signal\npathlib.Path({str(marker)!r}).touch()\nsignal.pause()\n"
+        "import pathlib, threading\n"
+        f"pathlib.Path({str(marker)!r}).touch()\n"
+        "while True:\n    threading.Event().wait(0.05)\n"  # a pause() would sleep through a signal just before it
     )
     with subprocess.Popen(
         [sys.executable, "-m", "launcher", "status"],
@@ -72,7 +74,10 @@ def test_an_interrupt_while_the_command_is_read_in_ends_it_quietly(tmp_path: Pat
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         stderr=subprocess.PIPE,
     ) as process:
-        wait_until(marker.exists, what="the command to be read in")
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=10)
+        try:
+            wait_until(marker.exists, what="the command to be read in")
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=10)
+        finally:
+            process.kill()
     assert (process.returncode, said) == (130, b"")

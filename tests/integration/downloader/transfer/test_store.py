@@ -46,12 +46,12 @@ def test_a_second_writer_stays_out(bench: Bench) -> None:
 
 
 def test_a_writer_that_lost_its_lease_stops_writing(bench: Bench) -> None:
-    hold = Hold(after=2 * RANGE)
+    hold = Hold(after=2 * RANGE, for_all=True)
     bench.origin.scripts["/file"] = ranged(DATA, hold=hold)
     outcomes: list[Outcome] = []
     thread = threading.Thread(target=lambda: outcomes.append(bench.run()))
     thread.start()
-    assert hold.reached.wait(20)
+    wait_until(lambda: bench.durable() == 2 * RANGE, what="all that came to be announced")
     path = bench.layout.lease(sha256(DATA))
     path.unlink()
     other = LeaseKeeper(Identity("another-host", "b", "p", 1, "2" * 32)).acquire(path)

@@ -46,10 +46,6 @@ test-faults: $(STAMP) ## every misbehaviour of an origin against real processes,
 quick: $(STAMP) ## the tests that take seconds
 	@$(BIN)/pytest -m "not containers and not slow" -q $(ARGS)
 
-.PHONY: bench-verify
-bench-verify: $(STAMP) ## what verification costs beside hashing alone; ARGS=--at=DIR for another file system
-	@$(BIN)/python -m benchmarks.verify $(ARGS)
-
 .PHONY: lint
 lint: $(STAMP) ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff check .
@@ -70,6 +66,10 @@ bench: bench-download bench-verify ## every benchmark; takes many minutes
 .PHONY: bench-download
 bench-download: $(STAMP) ## race the downloader against aria2c, curl and hf_hub_download; ARGS=--tmpfs: in memory, too
 	@$(BIN)/python -m benchmarks.download $(ARGS)
+
+.PHONY: bench-verify
+bench-verify: $(STAMP) ## what verification costs beside hashing alone; ARGS=--at=DIR for another file system
+	@$(BIN)/python -m benchmarks.verify $(ARGS)
 
 # --- containers -----------------------------------------------------------------------------------------------------
 

@@ -77,11 +77,15 @@ class Job:
 
 @dataclass(slots=True)
 class Crew:
-    """Works on one job once. The first lane goes on with `connection`, which `interrupt` stops."""
+    """Works on one job once. The first lane goes on with `connection`, which `interrupt` stops.
+
+    `as_stream`: ranges are not to be relied on, so one connection asks for everything that is missing at once.
+    """
 
     job: Job
     connection: Connection
     interrupt: Interrupt
+    as_stream: bool = False
     _planner: Planner = field(init=False)
     _governor: Governor = field(init=False)
     _lanes: list[Lane] = field(init=False)
@@ -179,7 +183,7 @@ class Crew:
                 self._ranges = RangeSupport.IGNORED
                 self._planner.widen(claim)
             else:
-                self._ranges = RangeSupport.HONOURED
+                self._ranges = RangeSupport.UNKNOWN if self.as_stream else RangeSupport.HONOURED
                 claim.end = min(claim.end, body.end)
             self._cond.notify_all()
         return claim
@@ -233,6 +237,8 @@ class Crew:
         claim = self._planner.claim(now, self._until)
         if claim is None:
             return None
+        if self.as_stream:
+            self._planner.widen(claim)
         if claim.relieved in self._running:
             self._running[claim.relieved].interrupt.cut()
         self._running[claim] = lane

@@ -191,15 +191,14 @@ class Transfer:
             raise
         if self._size is not None:
             self._resume(self._size, origin)
-        while True:
-            try:
-                Crew(self._job(places, origin), connection, interrupt).run()
-                break
-            except RangesIgnoredError:
-                self._begin(self._size or 0, origin)
-                self._patience.begin_generation()
-                interrupt = self._errand.interrupt.child()
-                connection = self._errand.supply.connect(interrupt)
+        try:
+            Crew(self._job(places, origin), connection, interrupt).run()
+        except RangesIgnoredError:
+            self._begin(self._size or 0, origin)
+            self._patience.begin_generation()
+            interrupt = self._errand.interrupt.child()
+            connection = self._errand.supply.connect(interrupt)
+            Crew(self._job(places, origin), connection, interrupt, as_stream=True).run()
         self._keeper.complete()
 
     def _preflight(self, connection: Connection, places: Places) -> Origin:

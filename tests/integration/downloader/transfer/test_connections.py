@@ -153,7 +153,7 @@ def test_a_source_that_ignores_ranges_again_and_again_is_taken_at_its_word(crew:
     crew.origin.scripts["/file"] = script
     assert crew.run() == Completed(len(DATA))
     assert crew.is_complete()
-    assert crew.origin.asked("/file")[-1].range is not None
+    assert crew.origin.asked("/file")[-1].range == (0, len(DATA))
 
 
 def test_a_server_without_ranges_is_asked_by_one_connection(crew: Bench) -> None:

@@ -89,9 +89,15 @@ class Bench:
 
         has_facts = source is Source.HUGGINGFACE
         addresses = [Address(self._url(path), has_facts=has_facts) for path in paths]
-        supply = WebSupply(source, addresses, make_web, lambda facts: refuse_mismatch(chosen, facts), self.connections)
-        supply.together = not has_facts
-        supply.spread = self.spread
+        supply = WebSupply(
+            source,
+            addresses,
+            make_web,
+            lambda facts: refuse_mismatch(chosen, facts),
+            self.connections,
+            together=not has_facts,
+            spread=self.spread,
+        )
         errand = Errand(
             pin=chosen,
             source=source,

@@ -7,30 +7,14 @@ and goes to the next only where that one fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from services.downloader.interrupt import Interrupt
-from services.downloader.sources.session import Web
-from services.downloader.sources.web import Address, Judge, WebSupply
-from shared.states import Source
+from services.downloader.sources.web import Address
 
 
-class IpfsSupply(WebSupply):
-    """`mismatches`: how many tries of this source have ended with wrong bytes."""
-
-    together = True
-
-    def __init__(
-        self,
-        kind: Source,
-        addresses: Sequence[Address],
-        make_web: Callable[[Interrupt], Web],
-        judge: Judge,
-        connections: int,
-        mismatches: int,
-    ) -> None:
-        super().__init__(kind, in_turn(addresses, mismatches), make_web, judge, connections)
-        self.spread = mismatches == 0
+def is_spread(mismatches: int) -> bool:
+    """Tell whether the try after `mismatches` wrong ones goes to all gateways at once."""
+    return mismatches == 0
 
 
 def in_turn(addresses: Sequence[Address], mismatches: int) -> tuple[Address, ...]:

@@ -17,7 +17,7 @@ from services.downloader.settings import DownloaderSettings
 from services.downloader.sources.base import Facts, Supply
 from services.downloader.sources.connection import Gate
 from services.downloader.sources.imported import FileHash, ImportedSupply, identity_of
-from services.downloader.sources.ipfs import IpfsSupply, tries
+from services.downloader.sources.ipfs import in_turn, is_spread, tries
 from services.downloader.sources.pacing import Pace
 from services.downloader.sources.preflight import refuse_mismatch
 from services.downloader.sources.session import Web
@@ -106,7 +106,15 @@ class Offers:
                 cid = pin.ipfs_fallback_hash
                 urls = [f"{gateway.rstrip('/')}/ipfs/{cid}" for gateway in self._settings.ipfs_gateways]
                 addresses = [Address(url, revision=cid, has_facts=False) for url in urls]
-                return IpfsSupply(source, addresses, make_web, judge, self._limits.connections, mismatches)
+                return WebSupply(
+                    source,
+                    in_turn(addresses, mismatches),
+                    make_web,
+                    judge,
+                    self._limits.connections,
+                    together=True,
+                    spread=is_spread(mismatches),
+                )
 
     def _local_files(self, pin: ModelPin) -> list[Path]:
         """Return the regular files of the pinned name that are not known to be wrong."""

@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import urldefrag, urljoin, urlsplit, urlunsplit
 
@@ -198,28 +199,25 @@ class WebSource(ByteSource):
         return _head(response)
 
 
+@dataclass
 class WebSupply(Supply):
     """The addresses of one source; each connection has a session of its own, made by `make_web`."""
 
-    def __init__(
-        self,
-        kind: Source,
-        addresses: Sequence[Address],
-        make_web: Callable[[Interrupt], Web],
-        judge: Judge,
-        connections: int,
-    ) -> None:
-        self.places = len(addresses)
-        self.connections = connections
-        self._kind = kind
-        self._addresses = tuple(addresses)
-        self._make_web = make_web
-        self._judge = judge
+    kind: Source
+    addresses: Sequence[Address]
+    make_web: Callable[[Interrupt], Web]
+    judge: Judge
+    connections: int = 1
+    together: bool = False
+    spread: bool = False
+
+    def __post_init__(self) -> None:
+        self.places = len(self.addresses)
 
     def connect(self, interrupt: Interrupt) -> Connection:
         """Return a session's view of all addresses."""
-        web = self._make_web(interrupt)
-        return Connection(tuple(WebSource(self._kind, a, web, self._judge) for a in self._addresses), web.close)
+        web = self.make_web(interrupt)
+        return Connection(tuple(WebSource(self.kind, a, web, self.judge) for a in self.addresses), web.close)
 
 
 def pin_revision(url: str, revision: str) -> str | None:

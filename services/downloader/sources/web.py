@@ -115,7 +115,6 @@ class WebSource(ByteSource):
             facts = facts_of(head.headers)
             onward = _onward(url, head) if _leads_on(head) else None
             if facts.sha256 or facts.size is not None or onward is None or origin_of(onward) != origin_of(url):
-                self._judge(facts)
                 self._address.learn(facts)
                 return facts
             url = onward

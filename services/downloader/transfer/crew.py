@@ -262,7 +262,6 @@ class Crew:
             if claim is None:
                 raise TransientSourceError("an empty file")
             self._running = {claim: lane}
-            self.job.patience.begin_generation()
             before.end = before.at
             return claim
 
@@ -291,7 +290,8 @@ class Crew:
         with self._cond:
             self._wait_or_give_up(lane, claim.at - task.at, error, verdict)
         if isinstance(verdict, Wait):
-            log.info("trying again", error=error.message, seconds=round(verdict.seconds, 1))
+            model = self.job.keeper.pin.model_name
+            log.info("trying again", model=model, error=error.message, seconds=round(verdict.seconds, 1))
 
     def _wait_or_give_up(
         self, lane: Lane, brought: int, error: TransientSourceError, verdict: Wait | GiveUp | None

@@ -94,20 +94,19 @@ class FileKeeper:
         self.complete()  # nothing is left to write, so no room is needed
         return journal.size
 
-    def resume(self, size: int, origin: Origin) -> bool:
+    def resume(self, size: int, origin: Origin) -> None:
         """Open what is there if it is of this identity; else what is there stays until the first byte of the next.
 
         Raises DiskFullError when there is no room to go on, or to begin.
         """
         with self._syncing:
             if self._file is not None and self._file.is_of(size, origin):
-                return True
+                return
             if self._file is not None:
                 self._file.close()
             with self.clock.ours():
                 self._file = IncomingFile.resume(self.layout, self.pin.sha256, size, origin, self.instance)
-        self._check_room(size, floor=0 if self._file else self.pin.required_bytes)
-        return self._file is not None
+        _check_room(self.room(), size, floor=0 if self._file else self.pin.required_bytes)
 
     def begin(self, size: int, origin: Origin) -> None:
         """Begin a generation of `size`; raises DiskFullError and StoreError."""
@@ -116,8 +115,9 @@ class FileKeeper:
                 self._file.close()
                 self._file = None
                 log.info("starting again from 0", model=self.pin.model_name, source=origin.source)
-            self._check_room(size, floor=self.pin.required_bytes)
-            mode = mode_for(self.room(), size)
+            room = self.room()
+            _check_room(room, size, floor=self.pin.required_bytes)
+            mode = mode_for(room, size)
             if mode is Mode.LOW_SPACE:
                 log.info("room for one copy only", model=self.pin.model_name, size_bytes=size)
             self._file = IncomingFile.start(self.layout, self.pin.sha256, size, origin, self.instance, mode)
@@ -198,7 +198,8 @@ class FileKeeper:
             return True
         return False
 
-    def _check_room(self, size: int, floor: int) -> None:
-        missing = missing_bytes(self.room(), size, floor)
-        if missing:
-            raise DiskFullError(f"{missing} bytes more are needed", missing_bytes=missing)
+
+def _check_room(room: Room, size: int, floor: int) -> None:
+    missing = missing_bytes(room, size, floor)
+    if missing:
+        raise DiskFullError(f"{missing} bytes more are needed", missing_bytes=missing)

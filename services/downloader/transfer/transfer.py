@@ -170,7 +170,8 @@ class Transfer:
             try:
                 self._take(places)
             except GivenUpError as error:
-                log.warning("source failed", source=self._errand.source, error=error.message)
+                model = self._errand.pin.model_name
+                log.warning("source failed", model=model, source=self._errand.source, error=error.message)
                 return SourceFailed(error.message)
             except (PermanentSourceError, UpstreamMismatchError) as error:
                 outcome = _failure(error)
@@ -186,16 +187,15 @@ class Transfer:
         connection = self._errand.supply.connect(interrupt)
         try:
             origin = self._preflight(connection, places)
+            if self._size is not None:
+                self._resume(self._size, origin)
         except BaseException:
             connection.close()
             raise
-        if self._size is not None:
-            self._resume(self._size, origin)
         try:
             Crew(self._job(places, origin), connection, interrupt).run()
         except RangesIgnoredError:
             self._begin(self._size or 0, origin)
-            self._patience.begin_generation()
             interrupt = self._errand.interrupt.child()
             connection = self._errand.supply.connect(interrupt)
             Crew(self._job(places, origin), connection, interrupt, as_stream=True).run()
@@ -235,6 +235,7 @@ class Transfer:
     def _begin(self, size: int, origin: Origin) -> None:
         self._size = size
         self._keeper.begin(size, origin)
+        self._patience.begin_generation()
         self._errand.progress.set(0, size)
 
     def _job(self, places: Places, origin: Origin) -> Job:

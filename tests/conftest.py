@@ -15,6 +15,8 @@ import pytest
 import redis
 
 from tests.support.redis_server import RedisServer
+from tests.support.verifier_process import StartVerifier, VerifierProcess
+from tests.support.verifier_store import Store
 
 # A shared two-core machine: an example that once took long says nothing.
 hypothesis.settings.register_profile("r3mes", deadline=None)
@@ -70,3 +72,18 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis for one test, with an append-only file, to stop, kill and restart."""
     with RedisServer(tmp_path / "own-redis", append_only=True) as server:
         yield server
+
+
+@pytest.fixture
+def start_verifier(tmp_path: Path) -> Iterator[StartVerifier]:
+    """Start verifiers that end with the test."""
+    started: list[VerifierProcess] = []
+
+    def start(store: Store, redis_url: str, **environment: str) -> VerifierProcess:
+        started.append(VerifierProcess(store, redis_url, tmp_path, **environment))
+        return started[-1]
+
+    yield start
+    for verifier in started:
+        if verifier.process.poll() is None:
+            verifier.kill()

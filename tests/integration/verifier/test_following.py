@@ -16,9 +16,9 @@ from shared.queue import VerifyQueue
 from shared.redis_link import RedisLink
 from shared.states import VerificationProgress
 from shared.store.records import PartialNote
-from tests.integration.verifier.conftest import StartVerifier, VerifierProcess
 from tests.support.redis_server import RedisServer
 from tests.support.slow_download import MIB, Download
+from tests.support.verifier_process import StartVerifier, VerifierProcess
 from tests.support.verifier_stand import make_verifier
 from tests.support.verifier_store import Store, entry, sha256_of
 from tests.support.waiting import wait_until

@@ -12,8 +12,8 @@ import redis
 from shared.hints import RedisHints
 from shared.queue import VerifyQueue
 from shared.redis_link import RedisLink
-from tests.integration.verifier.conftest import StartVerifier, VerifierProcess
 from tests.support.redis_server import RedisServer
+from tests.support.verifier_process import StartVerifier, VerifierProcess
 from tests.support.verifier_store import Store, entry, sha256_of
 from tests.support.waiting import wait_until
 

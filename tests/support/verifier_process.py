@@ -1,22 +1,23 @@
 """The real verifier process over a real store and a real Redis."""
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.error import URLError
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.log_reader import LogReader
 from tests.support.verifier_store import Store
 from tests.support.waiting import wait_until
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[2]
 START_SECONDS = 30.0
 
 
@@ -97,18 +98,3 @@ class VerifierProcess:
 
 
 StartVerifier = Callable[..., VerifierProcess]
-
-
-@pytest.fixture
-def start_verifier(tmp_path: Path) -> Iterator[StartVerifier]:
-    """Start verifiers that end with the test."""
-    started: list[VerifierProcess] = []
-
-    def start(store: Store, redis_url: str, **environment: str) -> VerifierProcess:
-        started.append(VerifierProcess(store, redis_url, tmp_path, **environment))
-        return started[-1]
-
-    yield start
-    for verifier in started:
-        if verifier.process.poll() is None:
-            verifier.kill()

@@ -13,7 +13,7 @@ import redis
 
 from shared.queue import FUNCTION, VerifyQueue
 from shared.redis_link import RedisLink
-from tests.integration.verifier.conftest import StartVerifier, VerifierProcess
+from tests.support.verifier_process import StartVerifier, VerifierProcess
 from tests.support.verifier_store import Store, entry, sha256_of
 from tests.support.waiting import wait_until
 

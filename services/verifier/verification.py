@@ -12,6 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from enum import StrEnum
+from typing import assert_never
 
 import structlog
 
@@ -186,6 +187,8 @@ class Verifier:
             case Verdict.MISMATCH:
                 self._record_mismatch(pin, journal, whole, provenance)
                 outcome, result = Outcome.REJECTED, Result.MISMATCH
+            case unknown:
+                assert_never(unknown)
         # Then incoming, and only the inode that was hashed; of a partial that is wrong the rest after it.
         removed = self._remove(incoming, journal.generation)
         if verdict is Verdict.MISMATCH:

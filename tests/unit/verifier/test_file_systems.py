@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from services.verifier import private_copy as private_copy_module
 from services.verifier.verification import Outcome, Verifier
 from shared.store.verified import has_right_receipt
+from tests.support.unprivileged import unprivileged
 from tests.support.verifier_stand import DIGEST, RIGHT, flip, make_verifier, value
 from tests.support.verifier_store import Store, entry, sha256_of
 
@@ -119,14 +120,12 @@ def test_a_full_disk_promotes_nothing_keeps_incoming_and_the_next_job_succeeds(
     assert verifier.verify(DIGEST) is Outcome.PROMOTED
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may rename in every directory")
-def test_an_incoming_that_cannot_be_removed_does_not_take_the_verdict_back(
-    store: Store, verifier: Verifier, registry: CollectorRegistry
-) -> None:
-    store.put(DIGEST, RIGHT)
-    store.layout.incoming_dir(DIGEST).chmod(0o500)
-    try:
-        assert verifier.verify(DIGEST) is Outcome.PROMOTED
-    finally:
+def test_an_incoming_that_cannot_be_removed_does_not_take_the_verdict_back(registry: CollectorRegistry) -> None:
+    with unprivileged() as home:
+        store = Store.make(home / "models", entry(RIGHT))
+        store.put(DIGEST, RIGHT)
+        store.layout.incoming_dir(DIGEST).chmod(0o500)
+        assert make_verifier(store, registry).verify(DIGEST) is Outcome.PROMOTED
+        assert store.layout.data(DIGEST).read_bytes() == RIGHT
         store.layout.incoming_dir(DIGEST).chmod(0o700)
     assert value(registry, "r3mes_verifications_total", result="error") == 1

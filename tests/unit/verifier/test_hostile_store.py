@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry
 
 from services.verifier.rejected import read_rejected
 from services.verifier.verification import Outcome, Verifier
-from tests.support.verifier_stand import DIGEST, RIGHT, value
-from tests.support.verifier_store import Store
+from tests.support.unprivileged import unprivileged
+from tests.support.verifier_stand import DIGEST, RIGHT, make_verifier, value
+from tests.support.verifier_store import Store, entry
 
 
 def make_hostile(kind: str, path: Path, tmp_path: Path) -> None:
@@ -48,12 +49,15 @@ def test_whatever_is_not_a_plain_file_is_not_read(
     assert read_rejected(store.layout, DIGEST) == {}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every mode")
-def test_data_of_mode_zero_is_an_error_and_stays(store: Store, verifier: Verifier) -> None:
-    store.put(DIGEST, RIGHT)
-    store.layout.data(DIGEST).chmod(0)
-    assert verifier.verify(DIGEST) is Outcome.ERROR
-    assert store.layout.data(DIGEST).exists()
+def test_data_of_mode_zero_is_an_error_and_stays(registry: CollectorRegistry) -> None:
+    with unprivileged() as home:
+        store = Store.make(home / "models", entry(RIGHT))
+        store.put(DIGEST, RIGHT)
+        store.layout.data(DIGEST).chmod(0)
+        assert make_verifier(store, registry).verify(DIGEST) is Outcome.ERROR
+        assert store.layout.data(DIGEST).exists()
+        assert store.verified_names(DIGEST) == []
+    assert value(registry, "r3mes_verifications_total", result="error") == 1
 
 
 def test_an_incoming_directory_that_is_a_link_is_not_followed(store: Store, verifier: Verifier, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ A copy of the tree is mutated, one change at a time, and the verifier's unit tes
 no test notices has survived; each survivor is listed in survivors.toml with the reason why it changes nothing that
 matters. Ends with 1 when one is not, or when one that is listed has not survived.
 
-Left out: changes of annotations, which nobody evaluates, and of the many ways to replace an operator all but the
+Left out: changes of annotations and of dataclasses' options, which the type checker holds, and of the many ways to replace an operator all but the
 nearest ones (`<` by `<=`, `==` by `!=`, `+` by `-`), since what finds those finds the others.
 """
 
@@ -41,6 +41,7 @@ MODULES = (
     "verification",
 )
 TEST_SECONDS = 90.0
+Span = tuple[tuple[int, int], tuple[int, int]]
 SURVIVORS = Path(__file__).with_name("survivors.toml")
 _NEAREST = {
     *("Add_Sub", "Sub_Add", "Mul_FloorDiv", "FloorDiv_Mul", "Mod_Mul", "BitOr_BitAnd", "BitAnd_BitOr"),
@@ -107,24 +108,29 @@ def cosmic_ray(tree: Path, *arguments: str) -> None:
 
 
 def skip_what_says_nothing(db: WorkDB, tree: Path) -> None:
-    """Mark as skipped what changes an annotation, and the farther ones of the replacements of an operator."""
-    annotations: dict[Path, list[tuple[tuple[int, int], tuple[int, int]]]] = {}
+    """Mark as skipped what the type checker holds, and the farther ones of the replacements of an operator."""
+    typed: dict[Path, list[Span]] = {}
     for item in list(db.pending_work_items):
         (mutation,) = item.mutations
         path = tree / mutation.module_path
-        spans = annotations.setdefault(path, list(annotation_spans(path)))
+        spans = typed.setdefault(path, list(typed_spans(path)))
         inside = any(start <= mutation.start_pos and mutation.end_pos <= end for start, end in spans)
         kind, _, pair = mutation.operator_name.partition("Operator_")
         if inside or (kind.startswith("core/Replace") and pair and pair not in _NEAREST):
             db.set_result(item.job_id, WorkResult(output="says nothing", worker_outcome=WorkerOutcome.SKIPPED))
 
 
-def annotation_spans(path: Path) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Yield where annotations begin and end."""
+def typed_spans(path: Path) -> Iterator[Span]:
+    """Yield where annotations, dataclasses' options and `assert_never` begin and end."""
     for node in ast.walk(ast.parse(path.read_text())):
-        for name in ("annotation", "returns"):
-            if isinstance(found := getattr(node, name, None), ast.expr):
-                yield (found.lineno, found.col_offset), (found.end_lineno or 0, found.end_col_offset or 0)
+        found = [getattr(node, name, None) for name in ("annotation", "returns")]
+        found += [one for one in getattr(node, "decorator_list", ()) if "dataclass" in ast.unparse(one)]
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "assert_never":
+            found.append(node)
+        for expression in found:
+            if isinstance(expression, ast.expr):
+                end = (expression.end_lineno or 0, expression.end_col_offset or 0)
+                yield (expression.lineno, expression.col_offset), end
 
 
 def tell(db: WorkDB, tree: Path, modules: list[str]) -> int:

@@ -1,6 +1,7 @@
 """What a job finds when it begins: a verified file (step 0), or data that a crash left claimed."""
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,14 @@ def test_a_touched_file_keeps_its_origin_in_the_new_receipt(store: Store, verifi
     receipt = has_right_receipt(store.layout, DIGEST, "tiny.gguf")
     assert receipt is not None
     assert receipt.revision == "main"
+
+
+def test_a_right_file_that_somebody_may_write_to_is_made_read_only_again(store: Store, verifier: Verifier) -> None:
+    file = promoted(store, verifier)
+    file.chmod(0o664)
+    assert verifier.verify(DIGEST) is Outcome.ALREADY_VERIFIED
+    assert stat.S_IMODE(file.stat().st_mode) == 0o444
+    assert has_right_receipt(store.layout, DIGEST, "tiny.gguf") is not None
 
 
 def test_a_changed_verified_file_is_quarantined_and_the_download_takes_its_place(

@@ -6,6 +6,7 @@ from shared.store.layout import StoreLayout
 from shared.store.records import RejectedRecord
 
 MAX_RECORDS = 20
+_NUMBERS = range(1, MAX_RECORDS + 1)
 
 
 def write_rejected(layout: StoreLayout, record: RejectedRecord) -> bool:
@@ -13,7 +14,7 @@ def write_rejected(layout: StoreLayout, record: RejectedRecord) -> bool:
     present = read_rejected(layout, record.sha256)
     if any(known.generation == record.generation for known in present.values()):
         return False
-    free = [number for number in range(1, MAX_RECORDS + 1) if number not in present]
+    free = [number for number in _NUMBERS if number not in present]
     number = free[0] if free else min(present, key=lambda taken: present[taken].rejected_at)
     record.write(layout.rejected_file(record.sha256, number))
     return True
@@ -21,7 +22,5 @@ def write_rejected(layout: StoreLayout, record: RejectedRecord) -> bool:
 
 def read_rejected(layout: StoreLayout, digest: str) -> dict[int, RejectedRecord]:
     """Return the records of a digest by their number; what cannot be read is not there."""
-    numbered = {
-        number: RejectedRecord.read(layout.rejected_file(digest, number)) for number in range(1, MAX_RECORDS + 1)
-    }
+    numbered = {number: RejectedRecord.read(layout.rejected_file(digest, number)) for number in _NUMBERS}
     return {number: record for number, record in numbered.items() if record is not None}

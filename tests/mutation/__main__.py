@@ -6,14 +6,16 @@ A copy of the tree is mutated, one change at a time, and the verifier's unit tes
 no test notices has survived; each survivor is listed in survivors.toml with the reason why it changes nothing that
 matters. Ends with 1 when one is not, or when one that is listed has not survived.
 
-Left out: changes of annotations and of dataclasses' options, which the type checker holds, and of the many ways to replace an operator all but the
-nearest ones (`<` by `<=`, `==` by `!=`, `+` by `-`), since what finds those finds the others.
+Left out: changes of annotations and of dataclasses' options, which the type checker holds, and of the many ways to
+replace an operator all but the nearest ones (`<` by `<=`, `==` by `!=`, `+` by `-`), since what finds those finds the
+others. Nor are lines of the log left out: they are for people.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -108,24 +110,24 @@ def cosmic_ray(tree: Path, *arguments: str) -> None:
 
 
 def skip_what_says_nothing(db: WorkDB, tree: Path) -> None:
-    """Mark as skipped what the type checker holds, and the farther ones of the replacements of an operator."""
-    typed: dict[Path, list[Span]] = {}
+    """Mark as skipped what is left alone, and the farther ones of the replacements of an operator."""
+    alone: dict[Path, list[Span]] = {}
     for item in list(db.pending_work_items):
         (mutation,) = item.mutations
         path = tree / mutation.module_path
-        spans = typed.setdefault(path, list(typed_spans(path)))
+        spans = alone.setdefault(path, list(spans_left_alone(path)))
         inside = any(start <= mutation.start_pos and mutation.end_pos <= end for start, end in spans)
         kind, _, pair = mutation.operator_name.partition("Operator_")
         if inside or (kind.startswith("core/Replace") and pair and pair not in _NEAREST):
             db.set_result(item.job_id, WorkResult(output="says nothing", worker_outcome=WorkerOutcome.SKIPPED))
 
 
-def typed_spans(path: Path) -> Iterator[Span]:
-    """Yield where annotations, dataclasses' options and `assert_never` begin and end."""
+def spans_left_alone(path: Path) -> Iterator[Span]:
+    """Yield where annotations, dataclasses' options, `assert_never` and lines of the log begin and end."""
     for node in ast.walk(ast.parse(path.read_text())):
         found = [getattr(node, name, None) for name in ("annotation", "returns")]
         found += [one for one in getattr(node, "decorator_list", ()) if "dataclass" in ast.unparse(one)]
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "assert_never":
+        if isinstance(node, ast.Call) and re.match(r"assert_never$|log\.", ast.unparse(node.func)):
             found.append(node)
         for expression in found:
             if isinstance(expression, ast.expr):

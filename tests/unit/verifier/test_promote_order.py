@@ -1,6 +1,7 @@
 """The order in which a promotion changes the disk: each step is durable before the next one speaks of it."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from services.verifier import linux
 from services.verifier import promote as promote_module
 from services.verifier.verification import Outcome, Verifier
 from tests.support.verifier_stand import DIGEST, RIGHT, flip
-from tests.support.verifier_store import Store
+from tests.support.verifier_store import Store, entry
 from tests.unit.verifier.test_file_systems import without_tmpfile
 
 
@@ -99,3 +100,63 @@ def test_the_record_of_a_mismatch_is_durable_before_incoming_is_touched(
     assert verifier.verify(DIGEST) is Outcome.REJECTED
     assert is_subsequence(["sync rejected", "rename data to .claimed", "unlink journal.json"], steps.taken)
     assert not [step for step in steps.taken if step.startswith(("link", "mkdir"))]
+
+
+def test_a_file_that_is_hashed_again_is_durable_before_its_receipt_lets_incoming_go(
+    store: Store, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(DIGEST, RIGHT)
+    assert verifier.verify(DIGEST) is Outcome.PROMOTED
+    store.layout.receipt(DIGEST).unlink()
+    store.put(DIGEST, RIGHT)
+    steps = Steps(store, monkeypatch)
+    assert verifier.verify(DIGEST) is Outcome.ALREADY_VERIFIED
+    wanted = ["sync verified/<digest>/tiny.gguf", "sync verified/<digest>", "rename data to .claimed"]
+    assert is_subsequence(wanted, steps.taken), steps.taken
+
+
+def test_what_is_quarantined_is_out_for_good_before_the_record_is_written(
+    store: Store, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(DIGEST, RIGHT)
+    assert verifier.verify(DIGEST) is Outcome.PROMOTED
+    file = store.layout.verified_file(DIGEST, "tiny.gguf")
+    file.chmod(0o644)
+    file.write_bytes(flip(RIGHT, 3))
+    steps = Steps(store, monkeypatch)
+    verifier.verify(DIGEST)
+    wanted = ["unlink receipt.json", "unlink tiny.gguf", "sync verified/<digest>", "sync rejected"]
+    assert is_subsequence(wanted, steps.taken), steps.taken
+
+
+def test_a_new_name_is_durable_before_its_receipt_is_written(
+    store: Store, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(DIGEST, RIGHT)
+    assert verifier.verify(DIGEST) is Outcome.PROMOTED
+    store.accept(entry(RIGHT, file_name="renamed.gguf"))
+    steps = Steps(store, monkeypatch)
+    assert verifier.verify(DIGEST) is Outcome.ALREADY_VERIFIED
+    # Once for the name, once for the receipt.
+    assert steps.taken.count("sync verified/<digest>") == 2
+
+
+@pytest.mark.parametrize("is_verified", [True, False])
+def test_data_is_claimed_under_a_name_that_a_later_start_knows(
+    store: Store, verifier: Verifier, monkeypatch: pytest.MonkeyPatch, is_verified: bool
+) -> None:
+    claimed: list[str] = []
+    real = incoming_module.rename_noreplace
+
+    def rename(source: str, target: str, **descriptors: int) -> None:
+        claimed.append(target)
+        real(source, target, **descriptors)
+
+    if is_verified:
+        store.put(DIGEST, RIGHT)
+        verifier.verify(DIGEST)
+    store.put(DIGEST, RIGHT)
+    monkeypatch.setattr(incoming_module, "rename_noreplace", rename)
+    verifier.verify(DIGEST)
+    (name,) = claimed
+    assert re.fullmatch(r"\.claimed-[0-9a-f]{32}", name)

@@ -47,6 +47,23 @@ def test_a_stop_while_a_verified_file_is_hashed_again_decides_nothing(store: Sto
     assert read_rejected(store.layout, DIGEST) == {}
 
 
+def test_a_stop_while_a_verified_file_is_hashed_again_is_told_as_one_without_a_download_too(
+    store: Store, verifier: Verifier
+) -> None:
+    promoted(store, verifier)
+    store.layout.receipt(DIGEST).unlink()
+    verifier.stop.set()
+    assert verifier.verify(DIGEST) is Outcome.STOPPED
+
+
+def test_a_file_is_told_as_read_again_only_when_it_was(store: Store, verifier: Verifier) -> None:
+    promoted(store, verifier)
+    known = existing.Provenance("0" * 64)
+    assert verifier.existing.settle(DIGEST, "tiny.gguf", known) == existing.Settled("tiny.gguf")
+    store.layout.receipt(DIGEST).unlink()
+    assert verifier.existing.settle(DIGEST, "tiny.gguf", known) == existing.Settled("tiny.gguf", rehashed=1)
+
+
 def test_a_store_without_a_verified_directory_has_no_verified_digests(tmp_path: Path) -> None:
     assert existing.verified_digest_dirs(StoreLayout(tmp_path / "nothing")) == []
 
@@ -71,6 +88,18 @@ def test_the_journal_of_another_generation_outlives_the_data_that_was_read(store
         assert opened.remove(read.generation) is True
     assert not store.layout.data(DIGEST).exists()
     assert newer.generation in store.layout.journal(DIGEST).read_text()
+
+
+def test_a_link_to_the_file_that_was_read_is_not_that_file(store: Store, tmp_path: Path) -> None:
+    journal = store.put(DIGEST, RIGHT)
+    with open_incoming(store.layout, DIGEST) as opened:
+        assert opened is not None
+        store.layout.data(DIGEST).rename(tmp_path / "elsewhere")
+        store.layout.data(DIGEST).symlink_to(tmp_path / "elsewhere")
+        assert opened.is_still_data() is False
+        assert opened.remove(journal.generation) is False
+    assert store.layout.data(DIGEST).is_symlink()
+    assert store.layout.journal(DIGEST).exists()
 
 
 def test_of_claimed_data_and_new_data_the_one_that_the_journal_names_stays(store: Store, verifier: Verifier) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.verifier.rejected import MAX_RECORDS, read_rejected
+from services.verifier.rejected import MAX_RECORDS, read_rejected, write_rejected
 from services.verifier.verification import Outcome, Verifier
 from shared.store.verified import has_right_receipt
 from tests.support.verifier_stand import DIGEST, RIGHT, flip, make_verifier, value
@@ -51,6 +51,7 @@ def test_wrong_bytes_are_deleted_recorded_and_counted(
     assert store.verified_names(DIGEST) == []
     assert list(store.layout.incoming_dir(DIGEST).iterdir()) == []
     (record,) = read_rejected(store.layout, DIGEST).values()
+    assert [path.name for path in store.layout.rejected.iterdir()] == [f"{DIGEST}-1.json"]
     assert record.reason == "mismatch"
     assert record.generation == journal.generation
     assert (record.found == sha256_of(wrong)) is found_whole
@@ -135,3 +136,17 @@ def test_at_most_twenty_records_a_digest_and_one_a_generation(store: Store, veri
     assert names == {f"{DIGEST}-{number}.json" for number in range(1, 21)}
     assert last.generation in {record.generation for record in records.values()}
     assert generation not in {record.generation for record in records.values()}  # the oldest went first
+
+
+def test_a_record_is_new_once_a_generation(store: Store, verifier: Verifier) -> None:
+    store.put(DIGEST, b"wrong")
+    verifier.verify(DIGEST)
+    (record,) = read_rejected(store.layout, DIGEST).values()
+    assert write_rejected(store.layout, record) is False
+    assert write_rejected(store.layout, record.model_copy(update={"generation": "another"})) is True
+    assert len(read_rejected(store.layout, DIGEST)) == 2
+
+
+def test_the_genesis_that_is_worked_with_is_told(verifier: Verifier, registry: CollectorRegistry) -> None:
+    sha256 = verifier.poll_trust().genesis.sha256
+    assert value(registry, "r3mes_genesis_info", sha256=sha256) == 1

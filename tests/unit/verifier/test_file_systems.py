@@ -129,3 +129,15 @@ def test_an_incoming_that_cannot_be_removed_does_not_take_the_verdict_back(regis
         assert store.layout.data(DIGEST).read_bytes() == RIGHT
         store.layout.incoming_dir(DIGEST).chmod(0o700)
     assert value(registry, "r3mes_verifications_total", result="error") == 1
+
+
+def test_wrong_bytes_that_cannot_be_removed_are_not_counted_as_deleted(registry: CollectorRegistry) -> None:
+    with unprivileged() as home:
+        store = Store.make(home / "models", entry(RIGHT))
+        store.put(DIGEST, flip(RIGHT, 9))
+        store.layout.incoming_dir(DIGEST).chmod(0o500)
+        assert make_verifier(store, registry).verify(DIGEST) is Outcome.REJECTED
+        assert store.layout.data(DIGEST).exists()
+        store.layout.incoming_dir(DIGEST).chmod(0o700)
+    assert value(registry, "r3mes_deletions_total", reason="mismatch") == 0
+    assert value(registry, "r3mes_verifications_total", result="mismatch") == 1

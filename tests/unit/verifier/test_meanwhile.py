@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from services.verifier import private_copy as private_copy_module
+from services.verifier.rejected import read_rejected
 from services.verifier.verification import Outcome, Verifier
 from tests.support.verifier_stand import DIGEST, RIGHT, flip
 from tests.support.verifier_store import Store
@@ -37,6 +38,23 @@ def test_a_mismatch_is_not_pronounced_when_the_download_began_anew_meanwhile(
     assert begin_anew.called
     assert store.layout.data(DIGEST).read_bytes() == RIGHT
     assert verifier.verify(DIGEST) is Outcome.PROMOTED
+
+
+def test_a_mismatch_is_not_pronounced_on_data_that_somebody_put_another_file_in_place_of(
+    store: Store, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(DIGEST, flip(RIGHT, 7))
+    data = store.layout.data(DIGEST)
+
+    def put_another() -> None:
+        (data.parent / "another").write_bytes(b"another file, with the journal as it was")
+        (data.parent / "another").rename(data)
+
+    put = during_the_copy(monkeypatch, put_another)
+    assert verifier.verify(DIGEST) is Outcome.NOTHING
+    assert put.called
+    assert read_rejected(store.layout, DIGEST) == {}
+    assert data.read_bytes().startswith(b"another")
 
 
 def test_a_right_copy_is_promoted_but_a_newer_download_is_left_alone(

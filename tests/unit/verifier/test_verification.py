@@ -1,13 +1,17 @@
 """Real files through the whole promote path, in this process: which verdict, and what it leaves."""
 
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from services.verifier.metrics import VerifierMetrics
+from services.verifier.progress import SilentObserver
 from services.verifier.rejected import MAX_RECORDS, read_rejected, write_rejected
 from services.verifier.verification import Outcome, Verifier
+from shared.store.trust import TrustWatch
 from shared.store.verified import has_right_receipt
 from tests.support.verifier_stand import DIGEST, RIGHT, flip, make_verifier, value
 from tests.support.verifier_store import Store, entry, sha256_of
@@ -150,3 +154,38 @@ def test_a_record_is_new_once_a_generation(store: Store, verifier: Verifier) -> 
 def test_the_genesis_that_is_worked_with_is_told(verifier: Verifier, registry: CollectorRegistry) -> None:
     sha256 = verifier.poll_trust().genesis.sha256
     assert value(registry, "r3mes_genesis_info", sha256=sha256) == 1
+
+
+def test_how_long_each_verdict_took_is_told_and_nothing_for_a_job_without_one(
+    store: Store, verifier: Verifier, registry: CollectorRegistry
+) -> None:
+    for content in (None, flip(RIGHT, 5), RIGHT):
+        if content is not None:
+            store.put(DIGEST, content)
+        verifier.verify(DIGEST)
+    assert value(registry, "r3mes_verification_duration_seconds_count") == 2
+
+
+class Listener(SilentObserver):
+    """Remembers which verdicts it was told of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def tell_verdict(self, digest: str) -> None:
+        self.told.append(digest)
+
+
+def test_others_are_told_of_verdicts_alone(store: Store, registry: CollectorRegistry) -> None:
+    listener = Listener()
+    metrics = VerifierMetrics(registry)
+    verifier = Verifier(store.layout, TrustWatch(store.layout), metrics, threading.Event(), listener)
+    told: list[int] = []
+    for content in (None, flip(RIGHT, 5), RIGHT, None):
+        if content is not None:
+            store.put(DIGEST, content)
+        verifier.verify(DIGEST)
+        told.append(len(listener.told))
+    assert told == [0, 1, 2, 3], "nothing, rejected, promoted, verified already"
+    assert set(listener.told) == {DIGEST}

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import redis
 import structlog
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from shared.errors import ConfigurationError, NotReadyError
@@ -62,6 +63,9 @@ class RedisLink:
             socket_timeout=ANSWER_SECONDS,
             health_check_interval=15,
             retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.05), retries=1),
+            # Two courtesies of the library at each connect, for which no service has a right (`redis_rights`).
+            driver_info=None,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
 
     def is_up(self) -> bool:

@@ -67,7 +67,7 @@ class Courier:
 
     @property
     def queue_counts(self) -> dict[str, int] | None:
-        """Jobs by status, None while Redis is away."""
+        """How many jobs are queued and started, None while Redis is away."""
         return self._counts if self._is_up else None
 
     def ask(self, digest: str, generation: str, now: float) -> None:
@@ -132,7 +132,7 @@ class Courier:
         self._publish()
         self._read_hints()
         if time.monotonic() - self._counted_at >= _COUNT_SECONDS:
-            self._counts = self._queue.counts()
+            self._counts = self._queue.pending()
             self._counted_at = time.monotonic()
 
     def _enqueue(self, digest: str) -> bool:

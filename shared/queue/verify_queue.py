@@ -137,11 +137,11 @@ class VerifyQueue:
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs are queued, started, finished and failed (the last two as long as they are kept)."""
-        with translated(), self._connection.pipeline() as pipeline:
-            pipeline.llen(self._queue.key)
-            for key in self._keys.values():
-                pipeline.zcard(key)
-            return dict(zip(("queued", *self._keys), pipeline.execute(), strict=True))
+        return self._count("started", "finished", "failed")
+
+    def pending(self) -> dict[str, int]:
+        """Return how many jobs are queued and started: what the downloader may know."""
+        return self._count("started")
 
     def oldest_seconds(self) -> float:
         """Return for how long the job at the front has waited; 0 when the queue is empty or its front is forged."""
@@ -154,6 +154,13 @@ class VerifyQueue:
             except JobRefusedError:
                 return 0.0
         return 0.0 if job.enqueued_at is None else max(0.0, (datetime.now(UTC) - job.enqueued_at).total_seconds())
+
+    def _count(self, *registries: str) -> dict[str, int]:
+        with translated(), self._connection.pipeline() as pipeline:
+            pipeline.llen(self._queue.key)
+            for registry in registries:
+                pipeline.zcard(self._keys[registry])
+            return dict(zip(("queued", *registries), pipeline.execute(), strict=True))
 
     def _queued_and_started(self) -> tuple[set[str], dict[str, float]]:
         with self._connection.pipeline() as pipeline:  # MULTI: a job does not move between the two answers

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(4500)]
 
 FILES = {"downloader": URL_FILE, "verifier": URL_FILE, "redis": ACL_FILE}
 REFUSED = (
-    "FLUSHALL", "FLUSHDB", "CONFIG SET dir /", "KEYS *", "ACL LIST", "DEBUG SLEEP 0", "EVAL return 0", "FUNCTION LIST",
+    "FLUSHALL", "FLUSHDB", "CONFIG SET dir /", "KEYS *", "ACL LIST", "CLIENT PAUSE 1", "EVAL return 0", "FUNCTION LIST",
     "MODULE LIST", "SHUTDOWN NOSAVE", "CLIENT LIST", "MONITOR", "SET rq:suspended 1", "RPUSH rq:queue:verify:other x",
     "PUBLISH rq:pubsub:verifier-local_1 x", "GET r3mes:other:model:x",
 )  # fmt: skip

@@ -27,8 +27,9 @@ NOT_PASSED = {"R3MES_MODELS_DIR", "R3MES_STORE_KIND", "R3MES_LISTEN", "R3MES_IMP
 
 
 def has_compose() -> bool:
-    command = ["docker", "compose", "version"]
-    return shutil.which("docker") is not None and not subprocess.run(command, capture_output=True).returncode
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
 
 
 def names(service: str) -> set[str]:

@@ -20,7 +20,7 @@ SERVICES = (DOWNLOADER, VERIFIER)
 HEALTH = "health"
 
 _COMMANDS = {
-    DOWNLOADER: "ping multi exec set get publish subscribe sadd hset expire rpush lrange llen zrange zcard",
+    DOWNLOADER: "ping multi exec set get publish subscribe sadd hset expire rpush lrange zrange",
     VERIFIER: "ping multi exec watch unwatch set publish client|setname client|info exists del expire persist"
     " hset hgetall hincrby hincrbyfloat sadd srem smembers blpop lrem llen lindex"
     " zadd zrem zcard zrangebyscore zremrangebyscore xadd",

@@ -54,7 +54,8 @@ class Chain:
         )
         self._home = home
         self._verifier_redis = verifier_redis
-        self._environ = dict(environ or {})
+        # One connection, so that the prefix, which the verifier follows, grows as the bytes come.
+        self._environ = {"R3MES_DOWNLOAD_CONNECTIONS": "1", **(environ or {})}
         common = {"R3MES_ALLOW_HTTP_SOURCES": self.origin.hosts, **self._environ}
         self.downloader = Downloader(home, pinned, environ={"R3MES_REDIS_URL": downloader_redis, **common})
         self.layout = self.downloader.layout

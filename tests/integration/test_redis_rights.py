@@ -197,7 +197,7 @@ def test_what_a_service_has_no_right_to_is_refused(
 ) -> None:
     # From Redis 7 on DEBUG is refused to everyone, before anybody's rights are looked at.
     error = redis.ResponseError if command.startswith("DEBUG") else redis.exceptions.NoPermissionError
-    with connect(server, user) as client, pytest.raises(error, match="permission|DEBUG command not allowed"):
+    with connect(server, user) as client, pytest.raises(error, match=r"permission|DEBUG command not allowed"):
         client.execute_command(*command.split())
     assert admin.dbsize() == 0
 

@@ -172,13 +172,12 @@ class Controller:
         view = view_store(self.layout, pin)
         control = self.controls.read(pin.sha256)
         generation = view.data.generation if view.data else _NO_GENERATION
-        heard = self.courier.heard(pin.sha256)
         running = self.runner.snapshot(pin.sha256)
         history = History(
             control=control,
             mismatches=counting_mismatches(view.rejected, genesis_digests(self.watch.current), control.forgiven_before),
-            asked_at=self.courier.asked_at(pin.sha256, generation),
-            heard_at=heard[1] if heard else None,
+            asked_ago=self.courier.asked_ago(pin.sha256, generation),
+            heard_ago=self.courier.heard_ago(pin.sha256),
             turn_seconds=self.reconcile_seconds,
         )
         observation = Observation(
@@ -205,7 +204,7 @@ class Controller:
                 self.settler.settle(pin, look.view, look.history, self.controls, links=pinned)
             case AskVerdict():
                 generation = look.view.data.generation if look.view.data else _NO_GENERATION
-                self.courier.ask(pin.sha256, generation, time.time())
+                self.courier.ask(pin.sha256, generation)
             case EndRound(reason):
                 control = self.controls.update(pin.sha256, lambda c: rules.after_round(c, reason, time.time()))
                 log.warning("all sources failed", model=pin.model_name, reason=reason, message=control.message)
@@ -220,11 +219,10 @@ class Controller:
 
     def _status(self, look: Look) -> ModelStatus:
         pin, view = look.pin, look.view
-        heard = self.courier.heard(pin.sha256)
         seen = Seen(
             data=view.data,
             running=self.runner.snapshot(pin.sha256),
-            hashed_bytes=heard[0] if heard else 0,
+            hashed_bytes=self.courier.hashed_bytes(pin.sha256),
             verified_size=view.receipt.size if view.receipt else None,
             verified_at=view.receipt.verified_at if view.receipt else None,
             verified_source=view.receipt.source if view.receipt else None,

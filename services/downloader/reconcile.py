@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from services.downloader.limits import DEFAULT_LIMITS, MISMATCHES_PER_SOURCE, VERDICT_SECONDS
+from services.downloader.limits import DEFAULT_LIMITS, LONGEST_ROUND_SECONDS, MISMATCHES_PER_SOURCE, VERDICT_SECONDS
 from shared.states import FailureReason, ModelState, Source
 from shared.store.records import Control
 
@@ -55,12 +55,16 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What was tried. `asked_at` and `heard_at`: when a verdict was last asked for, and the verifier last heard of."""
+    """What was tried.
+
+    `asked_ago` and `heard_ago`: how many seconds ago a verdict was last asked for, and the verifier last heard of; a
+    span, since the clock of the day may be set meanwhile.
+    """
 
     control: Control = field(default_factory=Control)
     mismatches: tuple[Mismatch, ...] = ()
-    asked_at: float | None = None
-    heard_at: float | None = None
+    asked_ago: float | None = None
+    heard_ago: float | None = None
     turn_seconds: float = 15.0
 
 
@@ -106,18 +110,18 @@ Action = Settle | AskVerdict | AwaitVerdict | Fetch | EndRound | Rest
 
 
 def next_action(observation: Observation, history: History, now: float) -> Action:
-    """Decide; `now` and all times are seconds since the epoch."""
+    """Decide; `now` and `next_attempt_at` are seconds since the epoch."""
     if observation.verified_at is not None:
         return Settle()
     if observation.unproven or (observation.data is not None and observation.data.complete):
-        return AskVerdict() if _verdict_is_due(history, now) else AwaitVerdict()
+        return AskVerdict() if _verdict_is_due(history) else AwaitVerdict()
     rest = _reason_to_rest(observation, history, now)
     return rest or _next_source(observation, history)
 
 
-def _verdict_is_due(history: History, now: float) -> bool:
-    last_signs = [sign for sign in (history.asked_at, history.heard_at) if sign is not None]
-    return history.asked_at is None or now - max(last_signs) >= VERDICT_SECONDS
+def _verdict_is_due(history: History) -> bool:
+    signs = [ago for ago in (history.asked_ago, history.heard_ago) if ago is not None]
+    return history.asked_ago is None or min(signs) >= VERDICT_SECONDS
 
 
 def _reason_to_rest(observation: Observation, history: History, now: float) -> Rest | None:
@@ -130,7 +134,8 @@ def _reason_to_rest(observation: Observation, history: History, now: float) -> R
         return Rest(ModelState.FAILED, FailureReason.HASH_MISMATCH)
     if (
         control.next_attempt_at is not None
-        and now < control.next_attempt_at
+        # One that is farther away than any wait was set by a clock that was wrong then, or is now.
+        and now < control.next_attempt_at <= now + LONGEST_ROUND_SECONDS
         and not _has_local_file(observation, history)
     ):
         reason = control.reason or FailureReason.SOURCE_UNAVAILABLE

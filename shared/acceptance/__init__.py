@@ -12,7 +12,7 @@ Services on a host call `start_host_store`; `r3mes init` calls `start_store`; `r
 from shared.acceptance.accept import AcceptancePlan, accept, plan_acceptance, stage
 from shared.acceptance.candidate import Candidate, read_candidate
 from shared.acceptance.decision import StartAction, TrustDigests, decide_start
-from shared.acceptance.settings import InitSettings, load_init_settings
+from shared.acceptance.settings import InitSettings, is_redis_given, load_init_settings
 from shared.acceptance.start import StartOutcome, check_start, start_host_store, start_store
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "accept",
     "check_start",
     "decide_start",
+    "is_redis_given",
     "load_init_settings",
     "plan_acceptance",
     "read_candidate",

@@ -54,11 +54,17 @@ def load_init_settings(environ: Mapping[str, str], *, project: Path) -> tuple[In
         values = {**read_env_file(project / ".env"), **values}
     check_names(values, where="the environment or .env")
     _check_secrets_given_once(values)
+    _check_node_named(values)
     settings = load_settings(InitSettings, _without_foreign_secrets(values, project))
     _refuse_unsupported(values)
     _check_bind(settings)
     genesis = settings.genesis.expanduser()
     return settings.model_copy(update={"genesis": genesis if genesis.is_absolute() else project / genesis}), values
+
+
+def is_redis_given(values: Mapping[str, str]) -> bool:
+    """Tell whether the operator names a Redis: in a container stack one outside of it, with credentials of its own."""
+    return any(values.get(name) for name in ("R3MES_REDIS_URL", "R3MES_REDIS_URL_FILE"))
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -94,6 +100,14 @@ def _check_secrets_given_once(values: Mapping[str, str]) -> None:
     for name in sorted(SECRET_NAMES):
         if name in values and f"{name}_FILE" in values:
             raise ConfigurationError(f"{name} and {name}_FILE are both set", next_step="keep one of them")
+
+
+def _check_node_named(values: Mapping[str, str]) -> None:
+    if values.get("R3MES_STORE_KIND") == "container" and is_redis_given(values) and "R3MES_NODE" not in values:
+        raise ConfigurationError(
+            "R3MES_REDIS_URL names a Redis outside of this stack, and this host has no name there",
+            next_step="set R3MES_NODE to a name that no other host on that Redis has",
+        )
 
 
 def _without_foreign_secrets(values: Mapping[str, str], project: Path) -> dict[str, str]:

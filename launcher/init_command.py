@@ -1,6 +1,7 @@
 """`r3mes init [check]`: what comes before the first service, in a container stack and on a host.
 
-Order: settings, kind of the store, genesis (file, digest, what was accepted), addresses: the checks, which `init check`
+Order: settings, kind of the store, genesis (file, digest, signature, what was accepted), addresses, the
+chain's word: the checks, which `init check`
 does alone. Then directories with owners and modes, Redis's `/data`, the accepted pair, `store.json`.
 """
 
@@ -14,6 +15,7 @@ import typer
 from rich.console import Console
 
 from shared.acceptance import InitSettings, StartAction, StartOutcome, check_start, load_init_settings, start_store
+from shared.acceptance.signature import describe_signature
 from shared.errors import StoreError
 from shared.store.atomic import open_dir
 from shared.store.layout import REDIS_UID
@@ -79,6 +81,10 @@ def _tell(outcome: StartOutcome, settings: InitSettings, *, done: bool) -> None:
     out.print(f"store     {outcome.layout.root} ({settings.store_kind})")
     out.print(f"genesis   {_verdict(outcome, done=done)}")
     out.print(f"sha256    {outcome.genesis.sha256}")
+    if outcome.candidate is not None and outcome.candidate.signature is not None:
+        out.print(f"signature {describe_signature(outcome.candidate.signature)}")
+    if outcome.chain is not None:
+        out.print(f"chain     {outcome.chain.describe()}")
     out.print(f"models    {', '.join(pin.model_name for pin in outcome.genesis.models)}")
 
 

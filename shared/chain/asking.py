@@ -58,8 +58,8 @@ class Asker:
         file = SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - whoever reads it closes it
         try:
             # Nothing else: what knows no redirects follows none, and an error's status is an answer like any other.
-            for handler in (urllib.request.ProxyHandler(self._proxies), _Plain(self), _Tls(self)):
-                self._opener.add_handler(handler)
+            self._opener.add_handler(urllib.request.ProxyHandler(self._proxies))
+            self._opener.add_handler(_Tls(self) if self.endpoint.origin.scheme == "https" else _Plain(self))
             plain = answers.plain_genesis(self._get("/genesis", MAX_PLAIN_ANSWER_BYTES))
             if plain is None:
                 self._take_chunks(file)

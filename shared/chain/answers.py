@@ -61,6 +61,14 @@ def plain_genesis(raw: bytes) -> bytes | None:
     raise NoAnswerError("it does not answer as CometBFT's /genesis does")
 
 
+def is_error(raw: bytes) -> bool:
+    """Tell whether an answer is JSON-RPC's own way to say no, which comes with an error's status."""
+    try:
+        return _envelope(raw).get("error") is not None
+    except NoAnswerError:
+        return False
+
+
 def chunk(raw: bytes, number: int) -> Chunk:
     """Return part `number` of an answer to `/genesis_chunked`; raises NoAnswerError."""
     answer = _envelope(raw)

@@ -139,7 +139,7 @@ class Asker:
             raw = self._body(answer, limit)
             if answer.status // 100 == 3:  # noqa: PLR2004
                 raise NoAnswerError("it answers with a redirect, which is not followed")
-        if answer.status != _OK and not raw.lstrip().startswith(b"{"):
+        if answer.status != _OK and not answers.is_error(raw):
             raise NoAnswerError(f"it answers with status {answer.status}")
         return raw
 

@@ -86,4 +86,4 @@ def _read(answer: IO[bytes] | NoAnswerError) -> frozenset[str]:
     if isinstance(answer, NoAnswerError):
         raise answer
     with answer:
-        return digests_of_chain_genesis(answer.read())
+        return digests_of_chain_genesis(answer)

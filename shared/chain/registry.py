@@ -1,11 +1,13 @@
-"""The one question to a chain's genesis: which model digests does its registry hold as active? Pure.
+"""The one question to a chain's genesis: which model digests does its registry hold as active? Pure but for `read`.
 
-`digests_of_chain_genesis` is the door; whoever has a better reader of chain geneses puts it behind this name.
+`digests_of_chain_genesis` is the door; whoever has a better reader of chain geneses puts it behind this name. A genesis
+without a registry is no empty registry: it is another chain's, and has no word here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 from shared.errors import GenesisError
 from shared.genesis.fields import FieldRefusedError, digest
@@ -18,13 +20,20 @@ _PATH = ("app_state", "remes", "model_registry_list")
 _FILE = "the chain's genesis"
 
 
-def digests_of_chain_genesis(raw: bytes) -> frozenset[str]:
+class Source(Protocol):
+    """What a genesis is read from; an empty answer is the end."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes."""
+
+
+def digests_of_chain_genesis(source: Source) -> frozenset[str]:
     """Return `verification_sha256` (lower-case hex) of every active entry that has one.
 
     Raises GenesisError when this is no chain genesis with a model registry.
     """
     try:
-        value = load(raw, limit=MAX_CHAIN_GENESIS_BYTES)
+        value = load(source.read(MAX_CHAIN_GENESIS_BYTES + 1), limit=MAX_CHAIN_GENESIS_BYTES)
     except JsonRefusedError as error:
         raise GenesisError(file=_FILE, field=error.field, found=error.found, wanted=error.wanted) from error
     path = ""

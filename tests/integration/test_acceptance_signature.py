@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,15 @@ def test_in_a_container_the_key_is_read_from_the_env_file(host: Host) -> None:
     (host.project / ".env").write_text(f"R3MES_GENESIS_PUBKEY={public_key('stranger')}\n")
 
     assert "84DA20379E55B9BA" in host.refused(R3MES_STORE_KIND="container").message
+
+
+@pytest.mark.parametrize("module", ["cryptography.exceptions", "cryptography.hazmat.primitives.asymmetric.ed25519"])
+def test_without_the_package_that_judges_signatures_nothing_is_taken_for_signed(
+    host: Host, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+
+    error = host.refused(**KEY)
+
+    assert "not installed" in error.message
+    assert "launcher" in error.next_step

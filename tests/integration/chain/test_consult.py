@@ -161,6 +161,7 @@ DUPLICATE = result({"genesis": RIGHT}).replace(b'"remes":', b'"remes": {"model_r
 
 LIES = [
     ("not found", status(404), "404"),
+    ("a right genesis with an error's status", answers(result({"genesis": RIGHT}), 500), "status 500"),
     ("an error of its own", answers(error("no genesis here"), 500), "no genesis here"),
     ("an HTML page", answers(b"<html>maintenance</html>"), "not JSON"),
     ("nothing", answers(b""), "an empty file"),

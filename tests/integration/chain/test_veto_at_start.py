@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from shared.acceptance import StartAction, start_host_store
 from shared.errors import ConfigurationError
 from shared.settings import CommonSettings, load_settings
 from shared.store.trust import read_trust
-from tests.support.chain_nodes import Node, chain_genesis, chain_of, rpc
+from tests.support.chain_nodes import Node, answers, chain_genesis, chain_of, result, rpc
 from tests.support.geneses import DIGEST, OTHER_DIGEST, entry, list_form, other_entry, plain_form
 from tests.support.genesis_host import Host, snapshot
-from tests.support.origin_server import status
+from tests.support.origin_server import Answer, status
 
 BOTH = chain_genesis(DIGEST, OTHER_DIGEST)
 OTHER = chain_genesis(OTHER_DIGEST)
@@ -142,3 +143,29 @@ def test_a_service_that_starts_first_asks_and_one_that_goes_on_does_not(host: Ho
 def test_the_file_is_judged_before_the_chain_is_asked(host: Host, nodes: list[Node]) -> None:
     assert "R3MES_GENESIS_SHA256" in host.refused(R3MES_GENESIS_SHA256="0" * 64).message
     assert all(node.connections == 0 for node in nodes)
+
+
+def test_nobody_waits_while_the_chain_is_asked_and_what_was_not_asked_about_is_not_started(
+    host: Host, nodes: list[Node], tmp_path: Path
+) -> None:
+    host.start()
+    host.file.unlink()
+    other = tmp_path / "other.json"
+    other.write_bytes(list_form(other_entry()))
+    accepted = threading.Event()
+
+    def answer_late(answer: Answer) -> None:
+        assert accepted.wait(60)
+        answers(result({"genesis": BOTH}))(answer)
+
+    def accept_meanwhile(answer: Answer) -> None:
+        host.accept(R3MES_GENESIS=str(other), R3MES_CHAIN_RPC="")
+        accepted.set()
+        answer_late(answer)
+
+    nodes[0].scripts["/genesis"] = accept_meanwhile
+    nodes[1].scripts["/genesis"] = nodes[2].scripts["/genesis"] = answer_late
+
+    with pytest.raises(ConfigurationError, match="changed while it was being checked"):
+        host.start()
+    assert read_trust(host.layout).genesis.by_name("Other")

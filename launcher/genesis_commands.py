@@ -19,11 +19,12 @@ from launcher.display import choose_display
 from launcher.genesis_entry import add_entry
 from launcher.hashing import hash_file
 from launcher.streams import write_data
-from shared.acceptance import AcceptancePlan, accept, load_init_settings, plan_acceptance, stage
+from shared.acceptance import AcceptancePlan, accept, load_init_settings, plan_acceptance, read_candidate, stage
 from shared.acceptance.settings import DEFAULT_GENESIS
+from shared.acceptance.signature import describe_signature
 from shared.addresses import AddressPolicy, check_download_sources
 from shared.errors import GenesisError, UsageError
-from shared.genesis import Genesis, ModelPin, read_genesis_file
+from shared.genesis import Genesis, ModelPin
 from shared.genesis.difference import describe
 from shared.settings import CommonSettings, load_settings
 from shared.store.layout import StoreLayout
@@ -53,8 +54,12 @@ def show(*, as_json: AsJson = False) -> None:
 def check(
     file: Annotated[Path, typer.Argument(help="The genesis file.", show_default=False)], *, as_json: AsJson = False
 ) -> None:
-    """Check a genesis file: exit code 0 if it is right, 78 with file, field, found and wanted if not."""
-    genesis = read_genesis_file(file)
+    """Check a genesis file: exit code 0 if it is right, 78 with file, field, found and wanted if not.
+
+    Digest and signature are compared with the settings, if these name any.
+    """
+    settings, _ = load_init_settings(os.environ, project=Path.cwd())
+    genesis = read_candidate(settings.model_copy(update={"genesis": file})).genesis
     if as_json:
         _print_json(_as_data(genesis))
     else:
@@ -110,7 +115,8 @@ def accept_command(
     """Show what changes in the operator's genesis (R3MES_GENESIS), ask, and make it the accepted one."""
     settings, values = load_init_settings(os.environ, project=Path.cwd())
     plan = plan_acceptance(settings, values)
-    idle = plan.is_staged if staged else plan.is_accepted and plan.trust.digests.staged is None
+    is_settled = plan.is_accepted and not plan.has_new_signature and plan.trust.digests.staged is None
+    idle = plan.is_staged if staged else is_settled
     if not as_json:
         _print_plan(plan)
     if not idle:
@@ -139,10 +145,16 @@ def _print_plan(plan: AcceptancePlan) -> None:
     out.print(f"file      {plan.candidate.path}")
     out.print(f"accepted  {before or 'nothing yet'}")
     out.print(f"new       {plan.candidate.sha256}")
+    if plan.candidate.signature is not None:
+        out.print(f"signature {describe_signature(plan.candidate.signature)}")
+    if plan.chain is not None:
+        out.print(f"chain     {plan.chain.describe()}")
     if not plan.is_accepted:
         out.print(describe(plan.changes))
     elif plan.trust.digests.staged is not None:
         out.print("  the same as accepted; this ends the staging of another genesis")
+    elif plan.has_new_signature:
+        out.print("  the same as accepted; this records its signature")
 
 
 def _plan_data(plan: AcceptancePlan, *, done: str) -> dict[str, object]:

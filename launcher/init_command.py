@@ -1,8 +1,8 @@
 """`r3mes init [check]`: what comes before the first service, in a container stack and on a host.
 
-Order: settings, kind of the store, genesis (file, digest, what was accepted), addresses: the checks, which `init check`
-does alone. Then directories with owners and modes, the accepted pair, `store.json`; in a container stack Redis's
-`/data` and the credentials as well.
+Order: settings, kind of the store, genesis (file, digest, signature, what was accepted), addresses, the chain: the
+checks, which `init check` does alone. Then directories with owners and modes, the accepted pair, `store.json`; in a
+container stack Redis's `/data` and the credentials as well.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from shared.acceptance import (
     load_init_settings,
     start_store,
 )
+from shared.acceptance.signature import describe_signature
 from shared.errors import StoreError
 from shared.store.atomic import open_dir, set_rights
 from shared.store.layout import REDIS_UID
@@ -93,6 +94,10 @@ def _tell(outcome: StartOutcome, settings: InitSettings, *, done: bool) -> None:
     out.print(f"store     {outcome.layout.root} ({settings.store_kind})")
     out.print(f"genesis   {_verdict(outcome, done=done)}")
     out.print(f"sha256    {outcome.genesis.sha256}")
+    if outcome.candidate is not None and outcome.candidate.signature is not None:
+        out.print(f"signature {describe_signature(outcome.candidate.signature)}")
+    if outcome.chain is not None:
+        out.print(f"chain     {outcome.chain.describe()}")
     out.print(f"models    {', '.join(pin.model_name for pin in outcome.genesis.models)}")
 
 

@@ -16,6 +16,7 @@ import structlog
 
 from services.downloader import control_rules as rules
 from services.downloader.board import Board
+from services.downloader.chain_watch import ChainWatch, chain_message
 from services.downloader.controls import Controls
 from services.downloader.courier import Courier
 from services.downloader.desired import desired_pins, genesis_digests
@@ -74,6 +75,7 @@ class Controller:
     courier: Courier
     board: Board
     metrics: DownloaderMetrics
+    chain: ChainWatch
     reconcile_seconds: float
     stop: threading.Event
     wake: threading.Event
@@ -96,6 +98,7 @@ class Controller:
             return status
         control = self.controls.update(digest, lambda before: rules.obey(before, verb, time.time()))
         log.info("operator's word", model=status.model_name, verb=verb)
+        self.chain.ask_now()
         if control.wish != "run":
             self.runner.interrupt(digest, Reason.OPERATOR)
         self.show()
@@ -125,8 +128,8 @@ class Controller:
             looks = [self._look(pin) for pin in desired_pins(self.watch.current)]
             statuses = [self._status(look) for look in looks]
             self._tell(statuses)
-            for status in statuses:
-                self.metrics.show(status)
+            for look, status in zip(looks, statuses, strict=True):
+                self.metrics.show(status, is_vetoed=look.observation.vetoed)
             self.metrics.running(sum(status.state is ModelState.DOWNLOADING for status in statuses))
             self.board.show(statuses)  # last: who is told of a state finds it in the metrics too
 
@@ -188,6 +191,8 @@ class Controller:
             offered=self.transfers.offers.of(pin),
             ipfs_tries=self.transfers.offers.ipfs_tries,
             running=running.source if running else None,
+            vetoed=self.chain.vetoes(pin),
+            unheard=self.chain.is_pending,
         )
         return Look(pin, view, observation, history, next_action(observation, history, now))
 
@@ -212,6 +217,8 @@ class Controller:
                 if not self.runner.is_on(pin.sha256):
                     mismatches = sum(mismatch.source is source for mismatch in look.history.mismatches)
                     self.transfers.start(pin, source, self.watch.current, mismatches)
+            case Rest(state=ModelState.VETOED):
+                self.runner.interrupt(pin.sha256, Reason.VETOED)
             case Rest(reason=FailureReason.DISK_FULL):
                 self.transfers.say_disk_full(pin, look.observation.missing_bytes)
             case _:
@@ -227,6 +234,8 @@ class Controller:
             verified_at=view.receipt.verified_at if view.receipt else None,
             verified_source=view.receipt.source if view.receipt else None,
             missing_bytes=look.observation.missing_bytes,
-            message=self.settler.notice(pin) or look.history.control.message,
+            message=chain_message(look.action, look.observation)
+            or self.settler.notice(pin)
+            or look.history.control.message,
         )
         return compose(pin, look.action, seen, time.time())

@@ -1,7 +1,8 @@
 """What to do about one pinned model. Pure: what was observed and what was tried go in, one action comes out.
 
 Every action implies the state that people see, so that state and deed cannot disagree. Order of the questions: is it
-verified; is it complete; what does the operator wish; is the pin suspect; is it too early; is there room; which source.
+verified; is it complete; does the chain veto it; what does the operator wish; has the chain been heard; is the pin
+suspect; is it too early; is there room; which source.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Observation:
     `verified_at` is the receipt's time when the verified file is there and its receipt right; `unproven`: the file is
     there without that. `missing_bytes` is the room that a download lacks. `offered` are the sources that exist,
     `ipfs_tries` the wrong files that the gateways may deliver, `running` is the source whose turn has not ended.
+    `vetoed`: a quorum of the chain lacks the digest; `unheard`: the chain is still being asked for the first time.
     """
 
     verified_at: float | None = None
@@ -43,6 +45,8 @@ class Observation:
     offered: tuple[Source, ...] = (Source.HUGGINGFACE,)
     ipfs_tries: int = MISMATCHES_PER_SOURCE
     running: Source | None = None
+    vetoed: bool = False
+    unheard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ def next_action(observation: Observation, history: History, now: float) -> Actio
         return Settle()
     if observation.unproven or (observation.data is not None and observation.data.complete):
         return AskVerdict() if _verdict_is_due(history) else AwaitVerdict()
-    rest = _reason_to_rest(observation, history, now)
+    rest = _word_to_rest(observation, history) or _reason_to_rest(observation, history, now)
     return rest or _next_source(observation, history)
 
 
@@ -124,12 +128,21 @@ def _verdict_is_due(history: History) -> bool:
     return history.asked_ago is None or min(signs) >= VERDICT_SECONDS
 
 
+def _word_to_rest(observation: Observation, history: History) -> Rest | None:
+    """Return what somebody else's word makes of it: the chain's veto, the operator's wish, the chain unheard."""
+    if observation.vetoed:
+        return Rest(ModelState.VETOED)
+    match history.control.wish:
+        case "cancelled":
+            return Rest(ModelState.FAILED, FailureReason.CANCELLED)
+        case "paused":
+            return Rest(ModelState.PAUSED)
+        case _:
+            return Rest(ModelState.ABSENT) if observation.unheard else None
+
+
 def _reason_to_rest(observation: Observation, history: History, now: float) -> Rest | None:
     control = history.control
-    if control.wish == "cancelled":
-        return Rest(ModelState.FAILED, FailureReason.CANCELLED)
-    if control.wish == "paused":
-        return Rest(ModelState.PAUSED)
     if is_pin_suspect(history.mismatches) or not _trusted(observation, history):
         return Rest(ModelState.FAILED, FailureReason.HASH_MISMATCH)
     if (

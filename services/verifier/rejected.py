@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared.store.atomic import fsync_dir
 from shared.store.layout import StoreLayout
 from shared.store.records import RejectedRecord
 
@@ -25,3 +26,13 @@ def read_rejected(layout: StoreLayout, digest: str) -> dict[int, RejectedRecord]
         number: RejectedRecord.read(layout.rejected_file(digest, number)) for number in range(1, MAX_RECORDS + 1)
     }
     return {number: record for number, record in numbered.items() if record is not None}
+
+
+def remove_rejected(layout: StoreLayout, digest: str) -> int:
+    """Remove the records of a digest that is not pinned any more; return how many there were. Raises OSError."""
+    paths = list(layout.rejected.glob(f"{digest}-*.json"))
+    for path in paths:
+        path.unlink(missing_ok=True)
+    if paths:
+        fsync_dir(layout.rejected)
+    return len(paths)

@@ -14,16 +14,23 @@ from shared.store.trust import read_trust
 
 @contextmanager
 def pinned_for_now(layout: StoreLayout) -> Iterator[frozenset[str]]:
-    """Hold `trust/.lock` and yield every digest that is accepted or staged, read under it.
+    """Hold `trust/.lock` and yield every digest that is pinned, read under it; who deletes holds nobody up for long.
 
-    Whoever deletes what is not among them holds nothing else up for long. Raises StoreError or GenesisError where it
-    cannot be known: the pair disagrees, or the staged genesis cannot be read.
+    Raises as `read_pinned` does.
     """
     with trust_lock(layout):
-        trust = read_trust(layout)
-        if trust.staged is None and os.path.lexists(layout.next_genesis):
-            raise StoreError(
-                f"{layout.next_genesis} cannot be read, so nobody knows what it pins",
-                next_step="stage the genesis again, or accept one: both replace it",
-            )
-        yield trust.digests
+        yield read_pinned(layout)
+
+
+def read_pinned(layout: StoreLayout) -> frozenset[str]:
+    """Return every digest that is accepted or staged.
+
+    Raises StoreError or GenesisError where it cannot be known: the pair disagrees, or what is staged cannot be read.
+    """
+    trust = read_trust(layout)
+    if trust.staged is None and os.path.lexists(layout.next_genesis):
+        raise StoreError(
+            f"{layout.next_genesis} cannot be read, so nobody knows what it pins",
+            next_step="stage the genesis again, or accept one: both replace it",
+        )
+    return trust.digests

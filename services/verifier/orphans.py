@@ -7,7 +7,6 @@ unnamed copy needs no sweeping; temporaries of the downloader's documents are it
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -57,10 +56,18 @@ def sweep_orphans(verifier: Verifier) -> None:
 
 def sweep_partial(layout: StoreLayout, digest: str) -> bool:
     """Remove note and partial of a digest whose other half is gone, whether pinned or not; tell whether it did."""
-    if os.path.lexists(layout.data(digest)):
-        return False
     with suppress(OSError):
-        return remove_partial(layout, digest)
+        if _is_gone(layout.data(digest)):
+            return remove_partial(layout, digest)
+    return False
+
+
+def _is_gone(path: Path) -> bool:
+    """Tell whether there is nothing at `path`; raises OSError when that cannot be known now."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
     return False
 
 

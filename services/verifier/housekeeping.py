@@ -24,6 +24,7 @@ from shared.errors import R3mesError
 __all__ = ["Housekeeper", "recheck", "scrub", "sweep_orphans"]
 
 LOOK_SECONDS = 60.0  # how often receipts and notes are looked at: a few small files for each model
+LEAST_PAUSE_SECONDS = 0.5  # however short the settings are
 # A receipt from so far in the future was written by a clock that has been set back since.
 FUTURE_SECONDS = 24 * 3600.0
 # Others go first; not 19, since whoever waits for the interpreter's lock waits for this thread then.
@@ -39,7 +40,8 @@ class Housekeeper:
         self._verifier = verifier
         self._scrub_hours = scrub_hours
         self._retention = Retention(verifier, retain_hours)
-        self._pause = min(LOOK_SECONDS, *(hours * 3600 for hours in (scrub_hours, retain_hours) if hours is not None))
+        wanted = (hours * 3600 for hours in (scrub_hours, retain_hours) if hours is not None)
+        self._pause = max(LEAST_PAUSE_SECONDS, min(LOOK_SECONDS, *wanted))
         self.has_failed = False
 
     def start(self) -> None:

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from services.verifier import retention as retention_module
 from services.verifier.orphans import sweep_orphans
+from services.verifier.rejected import remove_rejected
+from services.verifier.removal import Removed, remove_verified
 from services.verifier.retention import Retention
 from services.verifier.verification import Outcome, Verifier
 from shared.acceptance.trust_state import trust_lock
@@ -224,6 +226,43 @@ def test_a_file_that_cannot_be_removed_harms_no_other(
     look(verifier, times=3)
     assert verified.exists()
     assert not store.layout.verified_dir(sha256_of(content)).exists()
+
+
+def test_a_verifier_that_stops_removes_nothing(store: Store, verifier: Verifier, verified: Path) -> None:
+    store.accept(OTHER)
+    retention = Retention(verifier, AT_ONCE)
+    retention.look()
+    verifier.stop.set()
+    retention.look()
+    assert verified.exists()
+
+
+def test_an_acceptance_that_is_half_written_says_nothing(store: Store, verifier: Verifier, verified: Path) -> None:
+    store.layout.accepted.unlink()
+    look(verifier)
+    assert verified.exists()
+    assert note_of(store) is None
+
+
+def test_removing_what_is_not_there_removes_nothing(store: Store) -> None:
+    assert remove_verified(store.layout, DIGEST) == Removed()
+
+
+def test_the_size_that_is_told_is_the_file_s(store: Store, verified: Path) -> None:
+    occupied = verified.stat().st_blocks * 512
+    foreign = verified.with_name("somebody's own")
+    foreign.touch()
+    assert remove_verified(store.layout, DIGEST) == Removed(1, occupied)
+    assert [path.name for path in foreign.parent.iterdir()] == [foreign.name]
+
+
+def test_records_are_removed_of_one_digest_alone(store: Store) -> None:
+    for digest in (DIGEST, "0" * 64):
+        for number in (1, 2):
+            store.layout.rejected_file(digest, number).write_text("{}")
+    assert remove_rejected(store.layout, DIGEST) == 2
+    assert remove_rejected(store.layout, DIGEST) == 0
+    assert [path.name[:64] for path in store.layout.rejected.iterdir()] == ["0" * 64] * 2
 
 
 class Killed(BaseException):

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.verifier import existing as existing_module
-from services.verifier import quiet_reading
+from services.verifier import housekeeping, quiet_reading
 from services.verifier.housekeeping import Housekeeper, scrub
 from services.verifier.linux import be_nice, idle_io
 from services.verifier.quiet_reading import hash_quietly
@@ -206,6 +206,57 @@ def test_a_disk_that_cannot_be_read_is_counted_and_decides_nothing(
     scrub(verifier, ALWAYS)
     assert verified.exists()
     assert scrubbed(registry) == {"match": 0, "mismatch": 0, "error": 1}
+
+
+def test_a_link_in_the_place_of_the_file_is_not_followed_and_goes(
+    store: Store, verifier: Verifier, registry: CollectorRegistry, verified: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    verified.rename(elsewhere)
+    verified.symlink_to(elsewhere)
+    scrub(verifier, ALWAYS)
+    assert store.verified_names(DIGEST) == []
+    assert scrubbed(registry) == {"match": 0, "mismatch": 1, "error": 0}
+    assert elsewhere.read_bytes() == RIGHT
+
+
+def test_of_two_files_with_the_same_bytes_the_one_with_the_pinned_name_stays(
+    store: Store, verifier: Verifier, registry: CollectorRegistry, verified: Path
+) -> None:
+    (verified.parent / "a copy.gguf").write_bytes(RIGHT)
+    scrub(verifier, ALWAYS)
+    assert store.verified_names(DIGEST) == ["receipt.json", "tiny.gguf"]
+    assert scrubbed(registry) == {"match": 1, "mismatch": 0, "error": 0}
+
+
+def test_a_model_that_was_removed_a_moment_ago_is_no_error(
+    verifier: Verifier, registry: CollectorRegistry, verified: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = verified.parent.with_name("0" * 64)
+    monkeypatch.setattr(housekeeping, "verified_digest_dirs", lambda _layout: [gone, verified.parent])
+    scrub(verifier, ALWAYS)
+    assert scrubbed(registry) == {"match": 1, "mismatch": 0, "error": 0}
+
+
+def test_a_verifier_that_stops_begins_no_other_file(
+    verifier: Verifier, registry: CollectorRegistry, verified: Path
+) -> None:
+    verifier.stop.set()
+    scrub(verifier, ALWAYS)
+    assert verified.exists()
+    assert scrubbed(registry) == {"match": 0, "mismatch": 0, "error": 0}
+
+
+def test_the_thread_scrubs_again_and_again_until_the_verifier_stops(
+    verifier: Verifier, registry: CollectorRegistry, verified: Path
+) -> None:
+    housekeeper = Housekeeper(verifier, scrub_hours=ALWAYS, retain_hours=None)
+    housekeeper.start()
+    wait_until(lambda: scrubbed(registry)["match"] >= 3, what="several rounds")
+    verifier.stop.set()
+    wait_until(lambda: not any(t.name == "housekeeping" for t in threading.enumerate()), what="its end")
+    assert not housekeeper.has_failed
+    assert verified.exists()
 
 
 # How it reads.

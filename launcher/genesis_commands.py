@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from launcher.confirm import confirm
 from launcher.display import choose_display
 from launcher.genesis_entry import add_entry
 from launcher.hashing import hash_file
@@ -23,7 +23,7 @@ from shared.acceptance import AcceptancePlan, accept, load_init_settings, plan_a
 from shared.acceptance.settings import DEFAULT_GENESIS
 from shared.acceptance.signature import describe_signature
 from shared.addresses import AddressPolicy, check_download_sources
-from shared.errors import GenesisError, UsageError
+from shared.errors import GenesisError
 from shared.genesis import Genesis, ModelPin
 from shared.genesis.difference import describe
 from shared.settings import CommonSettings, load_settings
@@ -121,22 +121,13 @@ def accept_command(
         _print_plan(plan)
     if not idle:
         if not yes:
-            _ask("Stage this genesis?" if staged else "Accept this genesis?")
+            confirm("Stage this genesis?" if staged else "Accept this genesis?")
         (stage if staged else accept)(plan)
     if as_json:
         _print_json(_plan_data(plan, done="staged" if staged else "accepted"))
         return
     word = "staged" if staged else "accepted"
     _stderr().print(f"{word} already; nothing to do" if idle else f"{word}; running services notice by themselves")
-
-
-def _ask(question: str) -> None:
-    """Return if a person says yes; raises UsageError where there is none to ask, and Exit(1) on a no."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError("there is no terminal to ask on", next_step="add --yes if what is shown is what you want")
-    if not typer.confirm(question, err=True):
-        _stderr().print("nothing was changed")
-        raise typer.Exit(1)
 
 
 def _print_plan(plan: AcceptancePlan) -> None:

@@ -121,6 +121,7 @@ class Controller:
         """Remove what no genesis pins any more, once nothing works on it."""
         pinned = {pin.sha256 for pin in desired_pins(self.watch.current)}
         sweep_unpinned(self.layout, self.settler.keeper, frozenset(pinned | self.runner.digests))
+        self.settler.sweep(frozenset(pin.sha256 for pin in self.watch.current.genesis.models))
 
     def show(self) -> None:
         """Put every model's status on the board and into the metrics."""

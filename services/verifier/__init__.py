@@ -9,7 +9,8 @@ mode) ▸ `private_copy` (steps 2 and 3) or `low_space` (the same where there is
 While a download runs, the same copies grow ahead of the job: `following` (threads, woken by journals) ▸ `follower` (one
 step) ▸ `announced` (pure: how much may be read) ▸ `copies` and on as above.
 
-Beside them: `housekeeping` (orphans of crashes), `progress` and `monitor` (what others are told), `metrics`,
+Beside them: `housekeeping` (at a start `orphans` of crashes; then a thread: scrub by `quiet_reading`, and `retention`
+by its pure `retention_rules`, with `removal`), `progress` and `monitor` (what others are told), `metrics`,
 `settings`, `linux` (the system calls that Python lacks), and `run_once` (one verification without Redis, for the
 launcher).
 """

@@ -6,6 +6,9 @@ import ctypes
 import errno
 import os
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE = 2
@@ -91,3 +94,32 @@ def _result(result: int, filename: str | None) -> int:
 
 def _check(result: int, filename: str | None) -> None:
     _result(result, filename)
+
+
+# ioprio_set(2), for which libc has no function: its number by machine, whom it is about, and the class.
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}.get(os.uname().machine)
+_IOPRIO_WHO_PROCESS = 1
+_IOPRIO_NONE, _IOPRIO_IDLE = 0, 3 << 13
+
+_libc.syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long)
+_libc.syscall.restype = ctypes.c_long
+
+
+@contextmanager
+def idle_io() -> Iterator[None]:
+    """Let the calling thread have the disk only while nobody else wants it; where that is not to be had, as always."""
+    _set_io_priority(_IOPRIO_IDLE)
+    try:
+        yield
+    finally:
+        _set_io_priority(_IOPRIO_NONE)
+
+
+def be_nice(niceness: int) -> None:
+    """Lower the calling thread's claim to a processor, for good; other threads keep theirs."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
+def _set_io_priority(priority: int) -> None:
+    if _IOPRIO_SET is not None:
+        _libc.syscall(_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, priority)  # 0: the calling thread; only a wish

@@ -142,7 +142,7 @@ def open_private_copy(layout: StoreLayout, digest: str, size: int, *, may_reject
 
     Raises DiskFullError when there is no room, OSError otherwise.
     """
-    descriptor, partial = _open_copy(layout, digest)
+    descriptor, partial = open_empty(layout, digest)
     copy = PrivateCopy(descriptor, partial, may_reject=may_reject)
     try:
         make_room(descriptor, layout, size)
@@ -174,7 +174,11 @@ def read_through(
     return Hashing().finish(source, limit=limit, stop=stop, on_bytes=on_bytes, sink=sink)
 
 
-def _open_copy(layout: StoreLayout, digest: str) -> tuple[int, Path | None]:
+def open_empty(layout: StoreLayout, digest: str) -> tuple[int, Path | None]:
+    """Step 2: return a file that no other process can open, and the name that it has where it must have one.
+
+    Raises OSError.
+    """
     try:
         return os.open(layout.verified, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), None
     except OSError as error:

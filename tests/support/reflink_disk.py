@@ -49,7 +49,7 @@ def mounted(image: Path, at: Path) -> Iterator[Path]:
     try:
         yield at
     finally:
-        subprocess.run(["umount", str(at)], check=True)
+        subprocess.run(["umount", "-l", str(at)], check=True)
 
 
 @contextlib.contextmanager

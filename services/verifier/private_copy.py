@@ -1,9 +1,9 @@
 """Steps 2 and 3: a copy that nobody else can reach, hashed as it is written.
 
 Renaming the downloader's own inode is not safe: whoever holds a writable descriptor could change it afterwards. So
-each buffer is read once, hashed, and that same buffer is written: what is in the copy is what was hashed, whatever
-happens to the source meanwhile. The copy has no name (`O_TMPFILE`), so a crash leaves nothing; where the file system
-has no such files it has a random name in `.partial`, which the housekeeping of the next start removes.
+each buffer is read once, and that same buffer is hashed and written, side by side: what is in the copy is what was
+hashed, whatever happens to the source meanwhile. The copy has no name (`O_TMPFILE`), so a crash leaves nothing; where
+the file system has no such files it has a random name in `.partial`, which the housekeeping of the next start removes.
 
 A copy may be made in one go (`fill`) or step by step while the download runs (`advance`, then `fill`). Whole blocks are
 written past the page cache (`O_DIRECT`) where the file system has that: less work, and nothing left for the fsync.
@@ -22,21 +22,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from services.verifier.beside import WriteBeside
 from services.verifier.linux import reserve, start_writeback
 from services.verifier.verdict import Pass, PassEnd
 from shared.errors import DiskFullError
 from shared.store.layout import StoreLayout
 
-BUFFER_BYTES = 1024 * 1024  # large enough that calls cost nothing, small enough to stay in a processor's cache
+BUFFER_BYTES = 2 * 1024 * 1024  # large enough that calls cost nothing, small enough to stay in a processor's cache
 _BLOCK_BYTES = 4096  # what O_DIRECT wants offsets, lengths and addresses to be multiples of, at most
 # What open(2) answers where unnamed files are not to be had (EISDIR: kernels that do not know the flag).
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR})
 
 OnBytes = Callable[[int], None]
 """Called with the number of bytes done so far, after every buffer."""
-
-Sink = Callable[[memoryview, int], None]
-"""Takes a buffer and its offset."""
 
 
 class Hashing:
@@ -47,9 +45,9 @@ class Hashing:
         self.done = 0
 
     def advance(
-        self, source: int, *, until: int, stop: threading.Event, on_bytes: OnBytes, sink: Sink | None = None
+        self, source: int, *, until: int, stop: threading.Event, on_bytes: OnBytes, beside: WriteBeside | None = None
     ) -> PassEnd | None:
-        """Hash on to byte `until`, giving each buffer to `sink` as well; return why it ended before, if it did."""
+        """Hash on to byte `until`, and have each buffer written meanwhile; return why it ended before, if it did."""
         if self.done >= until:
             return None
         # Anonymous memory is aligned to pages, as O_DIRECT wants it.
@@ -61,18 +59,20 @@ class Hashing:
             if count == 0:
                 return PassEnd.EOF
             buffer = view[:count]
+            if beside is not None:
+                beside.begin(buffer, self.done)
             self._digest.update(buffer)
-            if sink is not None:
-                sink(buffer, self.done)
-            self.done += count
+            if beside is not None:
+                beside.end()
+            self.done += count  # only what is written as well
             on_bytes(self.done)
         return None
 
     def finish(
-        self, source: int, *, limit: int, stop: threading.Event, on_bytes: OnBytes, sink: Sink | None = None
+        self, source: int, *, limit: int, stop: threading.Event, on_bytes: OnBytes, beside: WriteBeside | None = None
     ) -> Pass:
-        """Hash to the end, at most `limit` + 1 bytes in all."""
-        end = self.advance(source, until=limit + 1, stop=stop, on_bytes=on_bytes, sink=sink)
+        """Hash to the end, at most `limit` + 1 bytes in all, and have each buffer written meanwhile."""
+        end = self.advance(source, until=limit + 1, stop=stop, on_bytes=on_bytes, beside=beside)
         return Pass(self.done, self._digest.hexdigest(), end or PassEnd.TOO_LONG)
 
 
@@ -91,11 +91,13 @@ class PrivateCopy:
 
     def advance(self, source: int, *, until: int, stop: threading.Event, on_bytes: OnBytes) -> PassEnd | None:
         """Step 3, in part: copy and hash on to byte `until`; return why it ended before, if it did. Raises OSError."""
-        return self.hashing.advance(source, until=until, stop=stop, on_bytes=on_bytes, sink=self._append)
+        with WriteBeside(self._append) as beside:
+            return self.hashing.advance(source, until=until, stop=stop, on_bytes=on_bytes, beside=beside)
 
     def fill(self, source: int, *, size: int, stop: threading.Event, on_bytes: OnBytes) -> Pass:
         """Step 3: copy and hash the rest of `source`, at most `size` + 1 bytes in all; raises OSError."""
-        whole = self.hashing.finish(source, limit=size, stop=stop, on_bytes=on_bytes, sink=self._append)
+        with WriteBeside(self._append) as beside:
+            whole = self.hashing.finish(source, limit=size, stop=stop, on_bytes=on_bytes, beside=beside)
         if whole.end is PassEnd.EOF:
             os.ftruncate(self.descriptor, whole.read_bytes)  # the room that was reserved and not needed
         return whole
@@ -167,11 +169,9 @@ def make_room(descriptor: int, layout: StoreLayout, size: int) -> None:
         ) from error
 
 
-def read_through(
-    source: int, *, limit: int, stop: threading.Event, on_bytes: OnBytes, sink: Sink | None = None
-) -> Pass:
-    """Hash from byte 0 to the end, at most `limit` + 1 bytes, giving each buffer to `sink` as well. Raises OSError."""
-    return Hashing().finish(source, limit=limit, stop=stop, on_bytes=on_bytes, sink=sink)
+def read_through(source: int, *, limit: int, stop: threading.Event, on_bytes: OnBytes) -> Pass:
+    """Hash from byte 0 to the end, at most `limit` + 1 bytes. Raises OSError."""
+    return Hashing().finish(source, limit=limit, stop=stop, on_bytes=on_bytes)
 
 
 def open_empty(layout: StoreLayout, digest: str) -> tuple[int, Path | None]:

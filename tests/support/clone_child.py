@@ -16,7 +16,9 @@ PROMOTED = "promoted"
 CLONED = "cloned"
 
 
-def photographs_of(root: Path, digest: str, disk: Path, photographs: Path, *, without_fsync: bool = False) -> list[Path]:
+def photographs_of(
+    root: Path, digest: str, disk: Path, photographs: Path, *, without_fsync: bool = False
+) -> list[Path]:
     """Verify in a child; return images of the disk before each change and at the end, in their order.
 
     From the moment at which the promotion has returned their names say so. `disk` is the image that is mounted.

@@ -1,4 +1,4 @@
-"""Where a file system shares extents the private copy is a clone: real XFS and btrfs; ext4 and tmpfs write as before."""
+"""Where a file system shares extents the copy is a clone: real XFS and btrfs; ext4 and tmpfs write as before."""
 
 import errno
 import os

@@ -1,4 +1,7 @@
-"""A thread that writes a buffer while its owner hashes that same buffer: both only read it."""
+"""Writing what is hashed: in turn, or in a thread beside, which writes a buffer while its owner hashes that very one.
+
+Both only read the buffer, so there is one, and nothing is read ahead that would have to be thrown away.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,24 @@ from typing import Self
 
 Write = Callable[[memoryview, int], None]
 """Writes a buffer at its offset."""
+
+
+class WriteInTurn:
+    """Writes each buffer before it is hashed: for pieces that are not worth a thread."""
+
+    def __init__(self, write: Write) -> None:
+        self.begin = write
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+    def end(self) -> None:
+        """It is written already."""
 
 
 class WriteBeside:
@@ -53,3 +74,6 @@ class WriteBeside:
                 self._answers.put(error)
             else:
                 self._answers.put(None)
+
+
+Writing = WriteInTurn | WriteBeside

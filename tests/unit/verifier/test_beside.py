@@ -20,15 +20,21 @@ def threads_that_write() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "write"]
 
 
+@pytest.fixture(params=["in turn", "beside"])
+def small_buffers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_copy_module, "BUFFER_BYTES", BUFFER_BYTES)
+    monkeypatch.setattr(private_copy_module, "BESIDE_FROM_BYTES", 0 if request.param == "beside" else 2**40)
+
+
 def bytes_of(descriptor: int) -> bytes:
     """Through a descriptor that does not go past the page cache."""
     return Path(f"/proc/self/fd/{descriptor}").read_bytes()
 
 
+@pytest.mark.usefixtures("small_buffers")
 def test_bytes_of_a_failed_write_are_never_counted_as_done(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(private_copy_module, "BUFFER_BYTES", BUFFER_BYTES)
     real, good = os.pwrite, 5
 
     def pwrite(descriptor: int, buffer: memoryview, offset: int) -> int:
@@ -48,10 +54,10 @@ def test_bytes_of_a_failed_write_are_never_counted_as_done(
     copy.close()
 
 
+@pytest.mark.usefixtures("small_buffers")
 def test_every_short_write_is_finished_before_the_next_buffer_is_read(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(private_copy_module, "BUFFER_BYTES", BUFFER_BYTES)
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda descriptor, buffer, offset: real(descriptor, buffer[:4096], offset))
     (tmp_path / "source").write_bytes(RIGHT)

@@ -1,4 +1,6 @@
-"""System programs that a test needs: it skips without them, but not where everything has to be run."""
+"""Programs of the system that a test needs beside Python: without them it skips, but fails in CI."""
+
+from __future__ import annotations
 
 import os
 import shutil
@@ -7,9 +9,11 @@ import pytest
 
 
 def need(*programs: str) -> None:
-    """Skip the test when a program is missing; fail instead where CI is `true`."""
+    """Skip the test where one of `programs` is not installed; fail it where CI is `true`, which installs them."""
     missing = [program for program in programs if shutil.which(program) is None]
-    if missing and os.environ.get("CI") == "true":
-        pytest.fail(f"not installed: {', '.join(missing)}")
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
+    if not missing:
+        return
+    message = f"needs {', '.join(missing)}: apt-get install them"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)

@@ -1,6 +1,7 @@
 """A live attacker with a writable descriptor and a shared mapping, against copies that share his file's extents."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from services.verifier import follower
 from services.verifier.cloned_copy import ClonedCopy
 from services.verifier.follower import Follower
 from services.verifier.verification import Outcome
-from tests.support.attacker import Attacker, an_attacker
+from tests.support.attacker import ATTACKS, Attacker
 from tests.support.reflink_disk import SHARING, disk_of
 from tests.support.slow_download import Download
 from tests.support.verifier_stand import make_verifier
@@ -30,8 +31,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def attacker() -> Iterator[Attacker]:
-    with an_attacker() as attacker:
-        yield attacker
+    attacker = Attacker()
+    yield attacker
+    attacker.close()
 
 
 @pytest.mark.slow
@@ -45,16 +47,17 @@ def test_an_attacker_gets_nothing_else_promoted_than_what_was_hashed(
     steps = Follower(verifier)
     file = store.layout.verified_file(DIGEST, "tiny.gguf")
     promoted = wrong = cloned = 0
-    for _trial in range(TRIALS):
+    outcomes: Counter[Outcome] = Counter()
+    for trial in range(TRIALS):
         download = Download(store, CONTENT)
         download.receive(len(CONTENT) - 1)
-        with attacker.attacking(store.layout.data(DIGEST)):
+        with attacker.attacking(store.layout.data(DIGEST), ATTACKS[trial % len(ATTACKS)], trial):
             while followed and steps.step(DIGEST):
                 pass
             begun = verifier.copies.get(DIGEST)
             cloned += begun is not None and isinstance(begun.copy, ClonedCopy)
             download.complete()
-            assert verifier.verify(DIGEST) in {Outcome.PROMOTED, Outcome.REJECTED}
+            outcomes[verifier.verify(DIGEST)] += 1
         if file.exists():
             promoted += 1
             wrong += hash_of_file(file) != DIGEST
@@ -64,4 +67,5 @@ def test_an_attacker_gets_nothing_else_promoted_than_what_was_hashed(
             record.unlink()
     assert wrong == 0
     assert promoted > 0, "the attack never let a right copy through, so nothing was shown"
-    assert cloned == (TRIALS if followed else 0)
+    assert outcomes[Outcome.PROMOTED] == promoted
+    assert cloned >= (TRIALS // 2 if followed else 0), f"hardly a clone was followed: {outcomes}"

@@ -81,7 +81,7 @@ _kept = threading.local()
 
 
 def _buffer() -> memoryview:
-    """Return this thread's buffer. It is kept: the first touch of new memory costs a third of what hashing it does."""
+    """Return this thread's buffer. It is kept: the first touch of new memory costs up to a third of hashing it."""
     buffer: memoryview | None = getattr(_kept, "buffer", None)
     if buffer is None or len(buffer) != BUFFER_BYTES:
         # Anonymous memory is aligned to pages, as O_DIRECT wants it.

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,13 +18,19 @@ from services.verifier.low_space import LowSpaceCopy
 from services.verifier.private_copy import OnBytes
 from services.verifier.progress import SilentObserver
 from services.verifier.verification import Outcome
+from shared.hints import RedisHints
+from shared.queue import VerifyQueue
+from shared.redis_link import RedisLink
 from shared.store.records import RejectedRecord
 from shared.store.verified import has_right_receipt
+from tests.support.log_reader import LogReader
 from tests.support.reflink_disk import SHARING, disk_of, free_bytes, shared_bytes
 from tests.support.slow_download import Download
 from tests.support.small_disk import small_disk
+from tests.support.verifier_process import StartVerifier
 from tests.support.verifier_stand import flip, make_verifier
 from tests.support.verifier_store import Store, entry, sha256_of
+from tests.support.waiting import wait_until
 
 MIB = 1024 * 1024
 CONTENT = os.urandom(8 * MIB + 12_345)
@@ -290,3 +297,68 @@ def test_nothing_is_cloned_from_another_file_system_and_no_file_is_left_of_the_t
         )
     assert copy is None
     assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_whole_blocks_are_cloned_while_it_grows_and_the_rest_at_its_end(stand: Stand) -> None:
+    elsewhere = stand.disk / "growing"
+    elsewhere.write_bytes(CONTENT[:MIB])
+    never, told = threading.Event(), []
+    with elsewhere.open("rb") as source:
+        copy = open_cloned_copy(
+            stand.store.layout, DIGEST, source.fileno(), len(CONTENT), is_complete=False, may_reject=False
+        )
+        assert copy is not None
+        copy.advance(source.fileno(), until=3 * BLOCK_BYTES + 5, stop=never, on_bytes=told.append)
+        assert told == [3 * BLOCK_BYTES]
+        copy.advance(source.fileno(), until=3 * BLOCK_BYTES + 6, stop=never, on_bytes=told.append)
+        assert told == [3 * BLOCK_BYTES]
+        elsewhere.write_bytes(CONTENT)
+        whole = copy.fill(source.fileno(), size=len(CONTENT), stop=never, on_bytes=told.append)
+    assert whole.found == DIGEST
+    assert os.pread(copy.descriptor, len(CONTENT) + 1, 0) == CONTENT
+    copy.close()
+
+
+def test_a_stop_while_a_clone_is_hashed_promotes_nothing_and_costs_nothing(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after_cloning(monkeypatch, lambda _source: stand.verifier.stop.set())
+    stand.store.put(DIGEST, CONTENT)
+    assert stand.verifier.verify(DIGEST) is Outcome.STOPPED
+    assert stand.store.verified_names(DIGEST) == []
+    assert stand.store.layout.data(DIGEST).read_bytes() == CONTENT
+    monkeypatch.undo()
+    stand.verifier.stop.clear()
+    assert stand.verifier.verify(DIGEST) is Outcome.PROMOTED
+    stand.assert_verified()
+
+
+@pytest.mark.parametrize(("size", "is_complete"), [(0, True), (BLOCK_BYTES - 1, False)])
+def test_what_is_too_small_to_try_is_written(stand: Stand, size: int, is_complete: bool) -> None:
+    small = stand.disk / "small"
+    small.write_bytes(bytes(size))
+    with small.open("rb") as source:
+        copy = open_cloned_copy(
+            stand.store.layout, DIGEST, source.fileno(), 10, is_complete=is_complete, may_reject=is_complete
+        )
+    assert copy is None
+
+
+def test_the_verifier_process_follows_by_cloning_and_says_that_its_copy_takes_no_room(
+    stand: Stand, clean_redis: str, start_verifier: StartVerifier
+) -> None:
+    process = start_verifier(stand.store, clean_redis)
+    process.wait_until_ready()
+    download = Download(stand.store, CONTENT)
+    download.receive(8 * MIB)
+    link = RedisLink(clean_redis)
+    wait_until(lambda: link.raw.get(f"r3mes:local:copy:{DIGEST}") == b"0", what="the hint")
+    progress = RedisHints(link, "local")
+    wait_until(lambda: (told := progress.read_verification(DIGEST)) is not None and told.hashed_bytes == 8 * MIB)
+    assert not stand.verified.exists()
+    download.complete()
+    VerifyQueue(link, "local").enqueue(DIGEST)
+    wait_until(lambda: has_right_receipt(stand.store.layout, DIGEST, "tiny.gguf") is not None)
+    assert stand.verified.read_bytes() == CONTENT
+    assert LogReader(process.log_file, whole=True).last("verified")["followed_bytes"] == 8 * MIB
+    process.terminate()

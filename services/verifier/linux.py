@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import struct
 import threading
@@ -13,6 +14,10 @@ from contextlib import contextmanager
 _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE = 2
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
+
+# ioctl_ficlonerange(2): descriptor, offset and length (0: to the end) in the source, offset in the target.
+_FICLONERANGE = 0x4020940D
+_CLONE_RANGE = struct.Struct("qQQQ")
 
 # inotify(7): what is asked for, and what is answered.
 IN_MOVED_TO, IN_CREATE = 0x80, 0x100
@@ -48,6 +53,15 @@ def reserve(descriptor: int, size: int) -> None:
 def punch_hole(descriptor: int, length: int) -> None:
     """Give the first `length` bytes of a file back to the file system; its size stays."""
     _check(_libc.fallocate(descriptor, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, 0, length), None)
+
+
+def clone_range(source: int, target: int, offset: int, length: int) -> None:
+    """Let `target` share the extents of `source` from `offset` on, at the same place.
+
+    Both ends are multiples of the file system's block, but for an end that is the source's. Raises OSError where the
+    file system cannot, or not between these two.
+    """
+    fcntl.ioctl(target, _FICLONERANGE, _CLONE_RANGE.pack(source, offset, length, offset))
 
 
 def start_writeback(descriptor: int, offset: int, length: int) -> None:

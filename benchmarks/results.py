@@ -34,7 +34,8 @@ class Judged:
         return "met" if self.met else "**missed**" if self.happened else "**not shown**"
 
     def row(self) -> tuple[str, ...]:
-        value = f"{self.value:.0f} {self.unit}" if self.unit else f"{self.value:.2f}"
+        digits = 0 if self.unit not in {"", "s"} else 2
+        value = f"{self.value:.{digits}f} {self.unit}".rstrip()
         return (
             self.what,
             value,

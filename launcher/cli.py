@@ -13,7 +13,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from launcher import genesis_commands, import_command, init_command, stack_commands
+from launcher import gc_command, genesis_commands, import_command, init_command, stack_commands, verify_command
 from launcher.streams import mend_streams
 from shared.errors import ExitCode, R3mesError
 from shared.log import configure_logging
@@ -28,6 +28,8 @@ app.add_typer(init_command.app, name="init")
 app.add_typer(genesis_commands.app, name="genesis")
 stack_commands.register(app)
 import_command.register(app)
+verify_command.register(app)
+gc_command.register(app)
 
 
 def main() -> NoReturn:

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from launcher.confirm import confirm
 from launcher.display import choose_display
 from launcher.genesis_entry import add_entry
 from launcher.hashing import hash_file
 from launcher.streams import write_data
-from shared.acceptance import AcceptancePlan, accept, load_init_settings, plan_acceptance, stage
+from shared.acceptance import AcceptancePlan, accept, load_init_settings, plan_acceptance, read_candidate, stage
 from shared.acceptance.settings import DEFAULT_GENESIS
+from shared.acceptance.signature import describe_signature
 from shared.addresses import AddressPolicy, check_download_sources
-from shared.errors import GenesisError, UsageError
-from shared.genesis import Genesis, ModelPin, read_genesis_file
+from shared.errors import GenesisError
+from shared.genesis import Genesis, ModelPin
 from shared.genesis.difference import describe
 from shared.settings import CommonSettings, load_settings
 from shared.store.layout import StoreLayout
@@ -53,8 +54,12 @@ def show(*, as_json: AsJson = False) -> None:
 def check(
     file: Annotated[Path, typer.Argument(help="The genesis file.", show_default=False)], *, as_json: AsJson = False
 ) -> None:
-    """Check a genesis file: exit code 0 if it is right, 78 with file, field, found and wanted if not."""
-    genesis = read_genesis_file(file)
+    """Check a genesis file: exit code 0 if it is right, 78 with file, field, found and wanted if not.
+
+    Digest and signature are compared with the settings, if these name any.
+    """
+    settings, _ = load_init_settings(os.environ, project=Path.cwd())
+    genesis = read_candidate(settings.model_copy(update={"genesis": file})).genesis
     if as_json:
         _print_json(_as_data(genesis))
     else:
@@ -110,12 +115,13 @@ def accept_command(
     """Show what changes in the operator's genesis (R3MES_GENESIS), ask, and make it the accepted one."""
     settings, values = load_init_settings(os.environ, project=Path.cwd())
     plan = plan_acceptance(settings, values)
-    idle = plan.is_staged if staged else plan.is_accepted and plan.trust.digests.staged is None
+    is_settled = plan.is_accepted and not plan.has_new_signature and plan.trust.digests.staged is None
+    idle = plan.is_staged if staged else is_settled
     if not as_json:
         _print_plan(plan)
     if not idle:
         if not yes:
-            _ask("Stage this genesis?" if staged else "Accept this genesis?")
+            confirm("Stage this genesis?" if staged else "Accept this genesis?")
         (stage if staged else accept)(plan)
     if as_json:
         _print_json(_plan_data(plan, done="staged" if staged else "accepted"))
@@ -124,25 +130,22 @@ def accept_command(
     _stderr().print(f"{word} already; nothing to do" if idle else f"{word}; running services notice by themselves")
 
 
-def _ask(question: str) -> None:
-    """Return if a person says yes; raises UsageError where there is none to ask, and Exit(1) on a no."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError("there is no terminal to ask on", next_step="add --yes if what is shown is what you want")
-    if not typer.confirm(question, err=True):
-        _stderr().print("nothing was changed")
-        raise typer.Exit(1)
-
-
 def _print_plan(plan: AcceptancePlan) -> None:
     out = _stdout()
     before = plan.trust.digests.accepted if plan.trust.digests.agree else None
     out.print(f"file      {plan.candidate.path}")
     out.print(f"accepted  {before or 'nothing yet'}")
     out.print(f"new       {plan.candidate.sha256}")
+    if plan.candidate.signature is not None:
+        out.print(f"signature {describe_signature(plan.candidate.signature)}")
+    if plan.chain is not None:
+        out.print(f"chain     {plan.chain.describe()}")
     if not plan.is_accepted:
         out.print(describe(plan.changes))
     elif plan.trust.digests.staged is not None:
         out.print("  the same as accepted; this ends the staging of another genesis")
+    elif plan.has_new_signature:
+        out.print("  the same as accepted; this records its signature")
 
 
 def _plan_data(plan: AcceptancePlan, *, done: str) -> dict[str, object]:

@@ -1,25 +1,36 @@
 """`r3mes init [check]`: what comes before the first service, in a container stack and on a host.
 
-Order: settings, kind of the store, genesis (file, digest, what was accepted), addresses: the checks, which `init check`
-does alone. Then directories with owners and modes, Redis's `/data`, the accepted pair, `store.json`.
+Order: settings, kind of the store, genesis (file, digest, signature, what was accepted), addresses, the chain: the
+checks, which `init check` does alone. Then directories with owners and modes, the accepted pair, `store.json`; in a
+container stack Redis's `/data` and the credentials as well.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 import typer
 from rich.console import Console
 
-from shared.acceptance import InitSettings, StartAction, StartOutcome, check_start, load_init_settings, start_store
+from launcher.credentials import prepare_credentials
+from shared.acceptance import (
+    InitSettings,
+    StartAction,
+    StartOutcome,
+    check_start,
+    is_redis_given,
+    load_init_settings,
+    start_store,
+)
+from shared.acceptance.signature import describe_signature
 from shared.errors import StoreError
-from shared.store.atomic import open_dir
+from shared.store.atomic import open_dir, set_rights
 from shared.store.layout import REDIS_UID
 
-# Where Compose mounts the volume of Redis for init alone.
+# Where Compose mounts these volumes whole, for init alone.
 REDIS_DATA = Path("/redis-data")
+CREDENTIALS = Path("/credentials")
 _REDIS_MODE = 0o700
 
 app = typer.Typer(
@@ -39,9 +50,13 @@ def init(context: typer.Context) -> None:
         return
     settings, values = _settings()
     outcome = start_store(settings, values)
+    credentials = None
     if settings.store_kind == "container":
         prepare_redis_data(REDIS_DATA)
+        credentials = prepare_credentials(CREDENTIALS, settings.node, given=is_redis_given(values))
     _tell(outcome, settings, done=True)
+    if credentials is not None:
+        _console().print(f"redis     {credentials}")
 
 
 @app.command()
@@ -58,11 +73,7 @@ def prepare_redis_data(path: Path) -> None:
         return
     try:
         with open_dir(path) as directory:
-            status = os.fstat(directory)
-            if (status.st_uid, status.st_gid) != (REDIS_UID, REDIS_UID):
-                os.fchown(directory, REDIS_UID, REDIS_UID)
-            if stat.S_IMODE(status.st_mode) != _REDIS_MODE:
-                os.fchmod(directory, _REDIS_MODE)
+            set_rights(directory, owner=(REDIS_UID, REDIS_UID), mode=_REDIS_MODE)
     except OSError as error:
         raise StoreError(
             f"cannot prepare {path}: {error.strerror}", next_step="run init as root with CHOWN and FOWNER"
@@ -73,12 +84,20 @@ def _settings() -> tuple[InitSettings, dict[str, str]]:
     return load_init_settings(os.environ, project=Path.cwd())
 
 
+def _console() -> Console:
+    return Console(soft_wrap=True, highlight=False, markup=False)
+
+
 def _tell(outcome: StartOutcome, settings: InitSettings, *, done: bool) -> None:
-    out = Console(soft_wrap=True, highlight=False, markup=False)
+    out = _console()
     out.print(f"settings  right; ports are published on {settings.bind}")
     out.print(f"store     {outcome.layout.root} ({settings.store_kind})")
     out.print(f"genesis   {_verdict(outcome, done=done)}")
     out.print(f"sha256    {outcome.genesis.sha256}")
+    if outcome.candidate is not None and outcome.candidate.signature is not None:
+        out.print(f"signature {describe_signature(outcome.candidate.signature)}")
+    if outcome.chain is not None:
+        out.print(f"chain     {outcome.chain.describe()}")
     out.print(f"models    {', '.join(pin.model_name for pin in outcome.genesis.models)}")
 
 

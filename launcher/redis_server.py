@@ -2,11 +2,13 @@
 
 Invariants: it listens on loopback alone, behind a random password that stands only in files of mode 0600; it never
 outlives the process that started it; it refuses writes rather than evict (`noeviction`), as in the Compose stack.
+With `node` it has the users of the Compose stack with their rights, and one more who may do everything.
 
 Order of calls: `RedisServer(directory)` → `start()` → `url` or `url_file` → `stop()`; or as a context manager.
 `stop()`, `kill()` and `start()` again keep port and password, so that clients reconnect to the same address.
 """
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -24,10 +26,12 @@ from redis.retry import Retry
 from launcher.ports import HOST, free_port
 from launcher.tied import tied
 from shared.errors import NotReadyError
+from shared.redis_rights import SERVICES, acl_file
 
 START_SECONDS = 15.0  # a cold disk and a busy machine; it normally takes 50 ms
 STOP_SECONDS = 10.0  # then SIGKILL
 POLL_SECONDS = 0.02
+_ADMIN = "admin"
 
 
 def find_redis_server() -> Path:
@@ -54,21 +58,36 @@ def find_redis_server() -> Path:
 class RedisServer:
     """One Redis process with its files in `directory` (made with mode 0700).
 
-    `append_only` keeps data across a kill, as the Compose stack does; without it every start is empty.
+    `append_only` keeps data across a kill, as the Compose stack does; without it every start is empty. `node` is the
+    one whose services get users of their own, by `service_url`.
     """
 
-    def __init__(self, directory: Path, *, append_only: bool = False, executable: Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        append_only: bool = False,
+        executable: Path | None = None,
+        node: str | None = None,
+    ) -> None:
         self.directory = directory
         self.port = 0
         self._append_only = append_only
         self._executable = executable
         self._password = secrets.token_urlsafe(24)
+        self._node = node
+        self._service_passwords = {service: secrets.token_urlsafe(24) for service in SERVICES}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """The address with its password, for one process to hand to another by a file or the environment."""
-        return f"redis://:{self._password}@{HOST}:{self.port}/0"
+        user = "" if self._node is None else _ADMIN
+        return f"redis://{user}:{self._password}@{HOST}:{self.port}/0"
+
+    def service_url(self, service: str) -> str:
+        """The address for one service, with its own user; only where `node` was given."""
+        return f"redis://{service}:{self._service_passwords[service]}@{HOST}:{self.port}/0"
 
     @property
     def url_file(self) -> Path:
@@ -148,6 +167,8 @@ class RedisServer:
     def _launch(self, executable: Path) -> None:
         configuration = self.directory / "redis.conf"
         _write_private(configuration, "\n".join(self._configuration()) + "\n")
+        if self._node is not None:
+            _write_private(self._acl_file, self._acl(self._node))
         _write_private(self.url_file, self.url + "\n")
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  our own command line
@@ -162,13 +183,21 @@ class RedisServer:
         return [
             f"bind {HOST}",
             f"port {self.port}",
-            f'requirepass "{self._password}"',
+            f'requirepass "{self._password}"' if self._node is None else f'aclfile "{self._acl_file}"',
             f'dir "{self.directory}"',
             "daemonize no",
             'save ""',
             f"appendonly {'yes' if self._append_only else 'no'}",
             "maxmemory-policy noeviction",
         ]
+
+    @property
+    def _acl_file(self) -> Path:
+        return self.directory / "users.acl"
+
+    def _acl(self, node: str) -> str:
+        digest = hashlib.sha256(self._password.encode()).hexdigest()
+        return acl_file(node, self._service_passwords) + f"user {_ADMIN} on #{digest} ~* &* +@all\n"
 
     def _answers(self) -> bool:
         at_once = Retry(NoBackoff(), retries=0)  # redis-py would back off for seconds

@@ -61,9 +61,7 @@ class AddressPolicy:
         origins = set() if endpoint == HUGGING_FACE else {_configured_origin("HF_ENDPOINT", endpoint)}
         for gateway in _parts(environ.get("R3MES_IPFS_GATEWAYS", "")):
             origins.add(_configured_origin("R3MES_IPFS_GATEWAYS", gateway))
-        for name in PROXY_NAMES:
-            for value in {environ.get(name, ""), environ.get(name.lower(), "")}:
-                origins.update(_proxy_origin(value))
+        origins.update(proxy_origins(environ))
         replaced = cls(frozenset(), endpoint)
         allowed = environ.get("R3MES_ALLOW_HTTP_SOURCES", "").strip()
         if allowed == "1":
@@ -135,6 +133,12 @@ def check_download_sources(policy: AddressPolicy, genesis: Genesis, *, file: str
                 next_step="use an https URL, or, in a laboratory, allow this one: "
                 f"R3MES_ALLOW_HTTP_SOURCES={_show_host(origin.host)}:{origin.port}",
             )
+
+
+def proxy_origins(environ: Mapping[str, str]) -> frozenset[Origin]:
+    """Return the origins of the proxies that the environment names."""
+    values = {environ.get(spelling, "") for name in PROXY_NAMES for spelling in (name, name.lower())}
+    return frozenset(origin for value in values for origin in _proxy_origin(value))
 
 
 def origin_of(url: str) -> Origin:

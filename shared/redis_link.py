@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import redis
 import structlog
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from shared.errors import ConfigurationError, NotReadyError
@@ -62,26 +63,35 @@ class RedisLink:
             socket_timeout=ANSWER_SECONDS,
             health_check_interval=15,
             retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.05), retries=1),
+            # Two courtesies of the library at each connect, for which no service has a right (`redis_rights`).
+            driver_info=None,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
 
     def is_up(self) -> bool:
         """Tell whether Redis answers now."""
+        return self._absence() is None
+
+    def _absence(self) -> str | None:
+        """Return why Redis does not answer now, None when it does."""
         try:
             with translated():
-                return bool(self.client.ping())
-        except RedisAwayError:
-            return False
+                self.client.ping()
+        except RedisAwayError as error:
+            return error.message
+        return None
 
     def wait_until_up(self, stop: threading.Event) -> bool:
         """Wait with back-off until Redis answers; return False when `stop` was set first."""
         wait, said = FIRST_WAIT_SECONDS, False
         while not stop.is_set():
-            if self.is_up():
+            absence = self._absence()
+            if absence is None:
                 if said:
                     log.info("Redis answers", redis=self.place)
                 return True
             if not said:
-                log.warning("waiting for Redis", redis=self.place)
+                log.warning("waiting for Redis", redis=self.place, error=absence)
                 said = True
             stop.wait(wait)
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)

@@ -1,4 +1,4 @@
-"""The downloader process: settings ▸ store and trust ▸ API ▸ courier ▸ reconciler, until SIGTERM.
+"""The downloader process: settings ▸ store and trust ▸ API ▸ courier ▸ chain ▸ reconciler, until SIGTERM.
 
 It exits 0 within a few seconds of SIGTERM or SIGINT with the journal saved. SIGKILL is safe at any instant.
 """
@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from services.downloader.api.app import Service, build_api
 from services.downloader.api.server import ApiServer
 from services.downloader.board import Board
+from services.downloader.chain_watch import ChainWatch
 from services.downloader.controller import Controller
 from services.downloader.controls import Controls
 from services.downloader.courier import Courier
@@ -93,6 +94,7 @@ def run(settings: DownloaderSettings, environ: Mapping[str, str], limits: Limits
     controller.show()  # so that nobody is told that a pinned model is unknown
     server.start(on_end=lambda: None if stop.is_set() else crashed(RuntimeError("the API server ended")))
     controller.courier.start(controller.wake.set, crashed)
+    controller.chain.start(controller.wake.set, crashed)
     log.info("downloader started", store=str(layout.root), node=settings.node, port=server.port)
     reconciler = threading.Thread(target=_guarded, args=(controller, stop, crashed), name="reconciler", daemon=True)
     reconciler.start()
@@ -142,6 +144,7 @@ def build_controller(  # noqa: PLR0913 - what the process has is put together he
         courier=courier,
         board=board,
         metrics=metrics,
+        chain=ChainWatch(settings.chain_rpc or (), environ, limits, lambda: desired_pins(watch.current), stop),
         reconcile_seconds=settings.reconcile_seconds,
         stop=stop,
         wake=wake,

@@ -16,6 +16,7 @@ import structlog
 
 from services.downloader import control_rules as rules
 from services.downloader.board import Board
+from services.downloader.chain_watch import ChainWatch, chain_message
 from services.downloader.controls import Controls
 from services.downloader.courier import Courier
 from services.downloader.desired import desired_pins, genesis_digests
@@ -74,6 +75,7 @@ class Controller:
     courier: Courier
     board: Board
     metrics: DownloaderMetrics
+    chain: ChainWatch
     reconcile_seconds: float
     stop: threading.Event
     wake: threading.Event
@@ -96,6 +98,7 @@ class Controller:
             return status
         control = self.controls.update(digest, lambda before: rules.obey(before, verb, time.time()))
         log.info("operator's word", model=status.model_name, verb=verb)
+        self.chain.ask_now()
         if control.wish != "run":
             self.runner.interrupt(digest, Reason.OPERATOR)
         self.show()
@@ -118,6 +121,7 @@ class Controller:
         """Remove what no genesis pins any more, once nothing works on it."""
         pinned = {pin.sha256 for pin in desired_pins(self.watch.current)}
         sweep_unpinned(self.layout, self.settler.keeper, frozenset(pinned | self.runner.digests))
+        self.settler.sweep(frozenset(pin.sha256 for pin in self.watch.current.genesis.models))
 
     def show(self) -> None:
         """Put every model's status on the board and into the metrics."""
@@ -125,8 +129,8 @@ class Controller:
             looks = [self._look(pin) for pin in desired_pins(self.watch.current)]
             statuses = [self._status(look) for look in looks]
             self._tell(statuses)
-            for status in statuses:
-                self.metrics.show(status)
+            for look, status in zip(looks, statuses, strict=True):
+                self.metrics.show(status, is_vetoed=look.observation.vetoed)
             self.metrics.running(sum(status.state is ModelState.DOWNLOADING for status in statuses))
             self.board.show(statuses)  # last: who is told of a state finds it in the metrics too
 
@@ -172,13 +176,12 @@ class Controller:
         view = view_store(self.layout, pin)
         control = self.controls.read(pin.sha256)
         generation = view.data.generation if view.data else _NO_GENERATION
-        heard = self.courier.heard(pin.sha256)
         running = self.runner.snapshot(pin.sha256)
         history = History(
             control=control,
             mismatches=counting_mismatches(view.rejected, genesis_digests(self.watch.current), control.forgiven_before),
-            asked_at=self.courier.asked_at(pin.sha256, generation),
-            heard_at=heard[1] if heard else None,
+            asked_ago=self.courier.asked_ago(pin.sha256, generation),
+            heard_ago=self.courier.heard_ago(pin.sha256),
             turn_seconds=self.reconcile_seconds,
         )
         observation = Observation(
@@ -189,6 +192,8 @@ class Controller:
             offered=self.transfers.offers.of(pin),
             ipfs_tries=self.transfers.offers.ipfs_tries,
             running=running.source if running else None,
+            vetoed=self.chain.vetoes(pin),
+            unheard=self.chain.is_pending,
         )
         return Look(pin, view, observation, history, next_action(observation, history, now))
 
@@ -205,7 +210,7 @@ class Controller:
                 self.settler.settle(pin, look.view, look.history, self.controls, links=pinned)
             case AskVerdict():
                 generation = look.view.data.generation if look.view.data else _NO_GENERATION
-                self.courier.ask(pin.sha256, generation, time.time())
+                self.courier.ask(pin.sha256, generation)
             case EndRound(reason):
                 control = self.controls.update(pin.sha256, lambda c: rules.after_round(c, reason, time.time()))
                 log.warning("all sources failed", model=pin.model_name, reason=reason, message=control.message)
@@ -213,6 +218,8 @@ class Controller:
                 if not self.runner.is_on(pin.sha256):
                     mismatches = sum(mismatch.source is source for mismatch in look.history.mismatches)
                     self.transfers.start(pin, source, self.watch.current, mismatches)
+            case Rest(state=ModelState.VETOED):
+                self.runner.interrupt(pin.sha256, Reason.VETOED)
             case Rest(reason=FailureReason.DISK_FULL):
                 self.transfers.say_disk_full(pin, look.observation.missing_bytes)
             case _:
@@ -220,15 +227,16 @@ class Controller:
 
     def _status(self, look: Look) -> ModelStatus:
         pin, view = look.pin, look.view
-        heard = self.courier.heard(pin.sha256)
         seen = Seen(
             data=view.data,
             running=self.runner.snapshot(pin.sha256),
-            hashed_bytes=heard[0] if heard else 0,
+            hashed_bytes=self.courier.hashed_bytes(pin.sha256),
             verified_size=view.receipt.size if view.receipt else None,
             verified_at=view.receipt.verified_at if view.receipt else None,
             verified_source=view.receipt.source if view.receipt else None,
             missing_bytes=look.observation.missing_bytes,
-            message=self.settler.notice(pin) or look.history.control.message,
+            message=chain_message(look.action, look.observation)
+            or self.settler.notice(pin)
+            or look.history.control.message,
         )
         return compose(pin, look.action, seen, time.time())

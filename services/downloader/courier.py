@@ -32,9 +32,17 @@ _REPUBLISH_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """When a verdict on a generation was last asked for, by this process."""
+    """When a verdict on a generation was last asked for, by this process (monotonic clock)."""
 
     generation: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """How many hashed bytes the verifier last told of, and when this changed (monotonic clock)."""
+
+    hashed_bytes: int
     at: float
 
 
@@ -51,7 +59,7 @@ class Courier:
         self._lock = threading.Lock()
         self._asked: dict[str, Asked] = {}
         self._to_ask: dict[str, None] = {}
-        self._heard: dict[str, tuple[int, float]] = {}
+        self._heard: dict[str, Heard] = {}
         self._copies: dict[str, int] = {}
         self._counts: dict[str, int] | None = None
         self._counted_at = 0.0
@@ -67,26 +75,33 @@ class Courier:
 
     @property
     def queue_counts(self) -> dict[str, int] | None:
-        """Jobs by status, None while Redis is away."""
+        """How many jobs are queued and started, None while Redis is away."""
         return self._counts if self._is_up else None
 
-    def ask(self, digest: str, generation: str, now: float) -> None:
+    def ask(self, digest: str, generation: str) -> None:
         """Ask the verifier to judge `digest`, as soon as Redis is there."""
         with self._lock:
-            self._asked[digest] = Asked(generation, now)
+            self._asked[digest] = Asked(generation, time.monotonic())
             self._to_ask[digest] = None
         self._wake.set()
 
-    def asked_at(self, digest: str, generation: str) -> float | None:
-        """Return when this generation's verdict was last asked for."""
+    def asked_ago(self, digest: str, generation: str) -> float | None:
+        """Return how many seconds ago this generation's verdict was last asked for."""
         with self._lock:
             asked = self._asked.get(digest)
-            return asked.at if asked is not None and asked.generation == generation else None
+        return time.monotonic() - asked.at if asked is not None and asked.generation == generation else None
 
-    def heard(self, digest: str) -> tuple[int, float] | None:
-        """Return the hashed bytes that the verifier last told of, and when this changed (our clock)."""
+    def heard_ago(self, digest: str) -> float | None:
+        """Return how many seconds ago the verifier last told of progress."""
         with self._lock:
-            return self._heard.get(digest)
+            heard = self._heard.get(digest)
+        return time.monotonic() - heard.at if heard is not None else None
+
+    def hashed_bytes(self, digest: str) -> int:
+        """Return how many hashed bytes the verifier last told of."""
+        with self._lock:
+            heard = self._heard.get(digest)
+        return heard.hashed_bytes if heard is not None else 0
 
     def copies(self) -> dict[str, int]:
         """Return the bytes of the verifier's private copies, by digest."""
@@ -132,7 +147,7 @@ class Courier:
         self._publish()
         self._read_hints()
         if time.monotonic() - self._counted_at >= _COUNT_SECONDS:
-            self._counts = self._queue.counts()
+            self._counts = self._queue.pending()
             self._counted_at = time.monotonic()
 
     def _enqueue(self, digest: str) -> bool:
@@ -145,7 +160,7 @@ class Courier:
             return True
         # A job for earlier bytes may be ending just now: ask again at each tick, as long as the question is fresh.
         with self._lock:
-            return time.time() - self._asked[digest].at >= VERDICT_SECONDS
+            return time.monotonic() - self._asked[digest].at >= VERDICT_SECONDS
 
     def _publish(self) -> None:
         now = time.monotonic()
@@ -168,8 +183,9 @@ class Courier:
             copy = self._hints.read_copy_size(status.sha256)
             with self._lock:
                 self._copies[status.sha256] = copy
-                if progress is not None and self._heard.get(status.sha256, (-1, 0.0))[0] != progress.hashed_bytes:
-                    self._heard[status.sha256] = (progress.hashed_bytes, time.time())
+                heard = self._heard.get(status.sha256)
+                if progress is not None and (heard is None or heard.hashed_bytes != progress.hashed_bytes):
+                    self._heard[status.sha256] = Heard(progress.hashed_bytes, time.monotonic())
 
     def _listen(self, on_verdict: Callable[[], None]) -> None:
         for kind, _ in self._hints.listen(self._stop):

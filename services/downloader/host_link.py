@@ -7,7 +7,10 @@ a regular file whose digest is the pinned one (an adopted file) gives way.
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import time
+from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
 
@@ -15,6 +18,10 @@ from services.downloader.interrupt import Interrupt
 from services.downloader.sources.imported import FileHash, hash_file, identity_of
 from shared.genesis import ModelPin
 from shared.store.layout import StoreLayout
+
+_OURS = re.compile(r"verified/([0-9a-f]{64})/[^/]+")
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.link")
+_TEMPORARY_SECONDS = 60.0  # a link is made in a moment; an older one belongs to nobody any more
 
 
 class Place(Enum):
@@ -48,6 +55,29 @@ def make_link(layout: StoreLayout, pin: ModelPin) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sweep_links(layout: StoreLayout, accepted: frozenset[str]) -> list[str]:
+    """Remove links to models that the accepted genesis does not pin, and what a crash left of one; return the names.
+
+    Only links that were made here: by where they lead. Raises OSError.
+    """
+    removed = []
+    for path in sorted(layout.root.iterdir()):
+        with suppress(FileNotFoundError):
+            if path.is_symlink() and _is_stale(path, accepted):
+                path.unlink()
+                removed.append(path.name)
+    return removed
+
+
+def _is_stale(link: Path, accepted: frozenset[str]) -> bool:
+    ours = _OURS.fullmatch(str(link.readlink()))
+    if ours is None:
+        return False
+    if _TEMPORARY.fullmatch(link.name):
+        return time.time() - link.lstat().st_mtime > _TEMPORARY_SECONDS
+    return ours[1] not in accepted
 
 
 def replace_adopted(layout: StoreLayout, pin: ModelPin, interrupt: Interrupt) -> FileHash | None:

@@ -20,6 +20,7 @@ class Reason(StrEnum):
 
     OPERATOR = "operator"
     NOT_PINNED = "not pinned any more"
+    VETOED = "the chain vetoes it"
     LEASE_LOST = "another writer took the lease"
     VOID = "its data is not there any more"
     QUIET = "no new byte for too long"

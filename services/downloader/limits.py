@@ -48,6 +48,12 @@ class Limits:
     soon_seconds: float = 0.1
     # A request is led on at most this many times.
     redirects: int = 5
+    # The chain: how long all endpoints together may take, and when they are asked again: a genesis hardly ever changes
+    # and may be large, a veto may be lifted, and without a quorum the wait doubles from the first to `again` (seconds).
+    chain_seconds: float = 60.0
+    chain_again_seconds: float = 3600.0
+    chain_veto_seconds: float = 600.0
+    chain_silent_seconds: float = 60.0
 
 
 DEFAULT_LIMITS = Limits()

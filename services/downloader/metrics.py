@@ -78,12 +78,12 @@ class DownloaderMetrics:
         """Observe the time of a turn that ended with the last byte."""
         self._duration.labels(source=source).observe(seconds)
 
-    def show(self, status: ModelStatus) -> None:
-        """Show a model's state and bytes."""
+    def show(self, status: ModelStatus, *, is_vetoed: bool = False) -> None:
+        """Show a model's state and bytes; `is_vetoed`: the chain disagrees with its pin, also if it is verified."""
         name = status.model_name
         self._received.labels(model=name).set(status.received_bytes)
         self._expected.labels(model=name).set(status.expected_bytes or 0)
-        self._veto.labels(model=name).set(1 if status.state is ModelState.VETOED else 0)
+        self._veto.labels(model=name).set(1 if is_vetoed else 0)
         for state in ModelState:
             self._state.labels(model=name, state=state).set(1 if state is status.state else 0)
 

@@ -1,7 +1,8 @@
 """What to do about one pinned model. Pure: what was observed and what was tried go in, one action comes out.
 
 Every action implies the state that people see, so that state and deed cannot disagree. Order of the questions: is it
-verified; is it complete; what does the operator wish; is the pin suspect; is it too early; is there room; which source.
+verified; is it complete; does the chain veto it; what does the operator wish; has the chain been heard; is the pin
+suspect; is it too early; is there room; which source.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from services.downloader.limits import DEFAULT_LIMITS, MISMATCHES_PER_SOURCE, VERDICT_SECONDS
+from services.downloader.limits import DEFAULT_LIMITS, LONGEST_ROUND_SECONDS, MISMATCHES_PER_SOURCE, VERDICT_SECONDS
 from shared.states import FailureReason, ModelState, Source
 from shared.store.records import Control
 
@@ -34,6 +35,7 @@ class Observation:
     `verified_at` is the receipt's time when the verified file is there and its receipt right; `unproven`: the file is
     there without that. `missing_bytes` is the room that a download lacks. `offered` are the sources that exist,
     `ipfs_tries` the wrong files that the gateways may deliver, `running` is the source whose turn has not ended.
+    `vetoed`: a quorum of the chain lacks the digest; `unheard`: the chain is still being asked for the first time.
     """
 
     verified_at: float | None = None
@@ -43,6 +45,8 @@ class Observation:
     offered: tuple[Source, ...] = (Source.HUGGINGFACE,)
     ipfs_tries: int = MISMATCHES_PER_SOURCE
     running: Source | None = None
+    vetoed: bool = False
+    unheard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,16 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What was tried. `asked_at` and `heard_at`: when a verdict was last asked for, and the verifier last heard of."""
+    """What was tried.
+
+    `asked_ago` and `heard_ago`: how many seconds ago a verdict was last asked for, and the verifier last heard of; a
+    span, since the clock of the day may be set meanwhile.
+    """
 
     control: Control = field(default_factory=Control)
     mismatches: tuple[Mismatch, ...] = ()
-    asked_at: float | None = None
-    heard_at: float | None = None
+    asked_ago: float | None = None
+    heard_ago: float | None = None
     turn_seconds: float = 15.0
 
 
@@ -106,31 +114,41 @@ Action = Settle | AskVerdict | AwaitVerdict | Fetch | EndRound | Rest
 
 
 def next_action(observation: Observation, history: History, now: float) -> Action:
-    """Decide; `now` and all times are seconds since the epoch."""
+    """Decide; `now` and `next_attempt_at` are seconds since the epoch."""
     if observation.verified_at is not None:
         return Settle()
     if observation.unproven or (observation.data is not None and observation.data.complete):
-        return AskVerdict() if _verdict_is_due(history, now) else AwaitVerdict()
-    rest = _reason_to_rest(observation, history, now)
+        return AskVerdict() if _verdict_is_due(history) else AwaitVerdict()
+    rest = _word_to_rest(observation, history) or _reason_to_rest(observation, history, now)
     return rest or _next_source(observation, history)
 
 
-def _verdict_is_due(history: History, now: float) -> bool:
-    last_signs = [sign for sign in (history.asked_at, history.heard_at) if sign is not None]
-    return history.asked_at is None or now - max(last_signs) >= VERDICT_SECONDS
+def _verdict_is_due(history: History) -> bool:
+    signs = [ago for ago in (history.asked_ago, history.heard_ago) if ago is not None]
+    return history.asked_ago is None or min(signs) >= VERDICT_SECONDS
+
+
+def _word_to_rest(observation: Observation, history: History) -> Rest | None:
+    """Return what somebody else's word makes of it: the chain's veto, the operator's wish, the chain unheard."""
+    if observation.vetoed:
+        return Rest(ModelState.VETOED)
+    match history.control.wish:
+        case "cancelled":
+            return Rest(ModelState.FAILED, FailureReason.CANCELLED)
+        case "paused":
+            return Rest(ModelState.PAUSED)
+        case _:
+            return Rest(ModelState.ABSENT) if observation.unheard else None
 
 
 def _reason_to_rest(observation: Observation, history: History, now: float) -> Rest | None:
     control = history.control
-    if control.wish == "cancelled":
-        return Rest(ModelState.FAILED, FailureReason.CANCELLED)
-    if control.wish == "paused":
-        return Rest(ModelState.PAUSED)
     if is_pin_suspect(history.mismatches) or not _trusted(observation, history):
         return Rest(ModelState.FAILED, FailureReason.HASH_MISMATCH)
     if (
         control.next_attempt_at is not None
-        and now < control.next_attempt_at
+        # One that is farther away than any wait was set by a clock that was wrong then, or is now.
+        and now < control.next_attempt_at <= now + LONGEST_ROUND_SECONDS
         and not _has_local_file(observation, history)
     ):
         reason = control.reason or FailureReason.SOURCE_UNAVAILABLE

@@ -1,9 +1,10 @@
-"""One adoption of a local file without a service, for `r3mes import`.
+"""One adoption of a local file, or one removal, without a service, for the `r3mes` command.
 
-It is the downloader's own `Transfer`, and with it the one writer's lease, the rules about room, the journal and what is
-durable. Added is what a process without a reconciler needs: it waits until a lease that nobody renews has expired,
-does not read a file twice that its caller has hashed, and gives up where only a verifier at work could make room.
-Order of calls: `adopt_once`, then the verdict, then `link_once`.
+An adoption is the downloader's own `Transfer`, and with it the one writer's lease, the rules about room, the journal
+and what is durable. Added is what a process without a reconciler needs: it waits until a lease that nobody renews has
+expired, does not read a file twice that its caller has hashed, and gives up where only a verifier at work could make
+room.
+Order of calls: `adopt_once`, then the verdict, then `link_once`. `discard_once` and `sweep_links` are for `r3mes gc`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from services.downloader.desired import desired_pins
-from services.downloader.host_link import Place, link_path, look_at, make_link
+from services.downloader.host_link import Place, link_path, look_at, make_link, sweep_links
 from services.downloader.interrupt import Interrupt, InterruptedTransferError, Reason
 from services.downloader.limits import DEFAULT_LIMITS, Limits
 from services.downloader.metrics import DownloaderMetrics
@@ -37,6 +38,7 @@ from services.downloader.transfer.outcomes import (
 from services.downloader.transfer.progress import Progress
 from services.downloader.transfer.space import Mode, missing_bytes
 from services.downloader.transfer.transfer import Errand, Transfer, Workshop
+from services.downloader.unpinned import remove_unpinned
 from shared.genesis import ModelPin
 from shared.states import FailureReason, Source
 from shared.store.layout import StoreLayout
@@ -52,8 +54,10 @@ __all__ = [
     "Outcome",
     "SourceFailed",
     "adopt_once",
+    "discard_once",
     "link_once",
     "missing_room",
+    "sweep_links",
 ]
 
 _TICK_SECONDS = 0.1
@@ -121,6 +125,11 @@ def missing_room(layout: StoreLayout, pin: ModelPin, size: int) -> int:
     """Return how many bytes have to be freed before a generation of `size` can begin; raises OSError, StoreError."""
     room = measure_room(layout, pin.sha256, desired_pins(read_trust(layout)), {})
     return missing_bytes(room, size, pin.required_bytes)
+
+
+def discard_once(layout: StoreLayout, digest: str) -> bool:
+    """Remove what lies in incoming for a digest that is not pinned; False where a writer may live. Raises OSError."""
+    return remove_unpinned(layout, LeaseKeeper(Identity.of_this_process()), digest)
 
 
 def link_once(layout: StoreLayout, pin: ModelPin, adopted: StatIdentity) -> str:

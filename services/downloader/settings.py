@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from shared.errors import ConfigurationError
+from shared.chain import ChainRpc
 from shared.settings import CommonSettings, Listen, ListenAddress, load_settings, split_list
 
 # Asked only for a pin that names a CID, and only after Hugging Face failed.
@@ -20,7 +20,7 @@ class DownloaderSettings(CommonSettings):
     listen: Listen = Field(ListenAddress("127.0.0.1", 8081), alias="R3MES_LISTEN")
     redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), alias="R3MES_REDIS_URL")
     api_keys: SecretStr | None = Field(None, alias="R3MES_API_KEYS")
-    chain_rpc: str | None = Field(None, alias="R3MES_CHAIN_RPC")
+    chain_rpc: ChainRpc | None = Field(None, alias="R3MES_CHAIN_RPC")
     hf_token: SecretStr | None = Field(None, alias="HF_TOKEN")
     ipfs_gateways: Annotated[tuple[str, ...], BeforeValidator(split_list)] = Field(
         PUBLIC_IPFS_GATEWAYS, alias="R3MES_IPFS_GATEWAYS"
@@ -34,10 +34,4 @@ class DownloaderSettings(CommonSettings):
 
 def load_downloader_settings() -> DownloaderSettings:
     """Read the settings from the environment; raises ConfigurationError naming the variable."""
-    settings = load_settings(DownloaderSettings)
-    if settings.chain_rpc is not None:
-        raise ConfigurationError(
-            "R3MES_CHAIN_RPC is set, and the chain check is not supported yet",
-            next_step="unset R3MES_CHAIN_RPC; R3MES_GENESIS_SHA256 pins the genesis until then",
-        )
-    return settings
+    return load_settings(DownloaderSettings)

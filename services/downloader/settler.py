@@ -10,7 +10,7 @@ import structlog
 
 from services.downloader import control_rules as rules
 from services.downloader.controls import Controls
-from services.downloader.host_link import Place, link_path, look_at, make_link, replace_adopted
+from services.downloader.host_link import Place, link_path, look_at, make_link, replace_adopted, sweep_links
 from services.downloader.interrupt import Interrupt
 from services.downloader.limits import VERDICT_SECONDS
 from services.downloader.observe import StoreView
@@ -52,6 +52,13 @@ class Settler:
             self._tidy(pin)
         if self.is_host and links:
             self._link(pin)
+
+    def sweep(self, accepted: frozenset[str]) -> None:
+        """On a host: remove the links to models that left the accepted genesis."""
+        if self.is_host:
+            with suppress(OSError):  # looked at again in the next turn
+                for name in sweep_links(self.layout, accepted):
+                    log.info("removed a link to what is not accepted any more", name=name)
 
     def _tidy(self, pin: ModelPin) -> None:
         """Remove what a former download left in incoming; the verifier does it for what it has hashed itself."""

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from services.verifier.follower import Follower
 from services.verifier.following import Following
-from services.verifier.housekeeping import recheck, scrub, sweep_orphans
+from services.verifier.housekeeping import Housekeeper, recheck, sweep_orphans
 from services.verifier.job import set_verifier
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.monitor import Monitor
@@ -77,14 +77,15 @@ def run(settings: VerifierSettings) -> None:
     following.start()  # Redis there or not, and before the bytes of verified files are looked at
     recheck(verifier)
     monitor.is_swept = True
-    threading.Thread(target=scrub, args=(verifier, settings.scrub_hours), name="scrub", daemon=True).start()
+    housekeeper = Housekeeper(verifier, scrub_hours=settings.scrub_hours, retain_hours=settings.retain_hours)
+    housekeeper.start()
     run_worker(link, settings.node, stop, on_refused=metrics.count_refused, serving=monitor.serving)
     following.close()
     server.stop()
     log.info("verifier stopped")
     done.set()
-    if following.has_failed:
-        raise R3mesError("a thread that follows downloads failed", next_step="start it again; the log says why")
+    if following.has_failed or housekeeper.has_failed:
+        raise R3mesError("a thread of the verifier failed", next_step="start it again; the log says why")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from services.verifier.cloned_copy import ClonedCopy, open_cloned_copy
 from services.verifier.incoming import Incoming
 from services.verifier.low_space import LowSpaceCopy, PartialsLock, is_low_space, open_low_space, settle_partial
 from services.verifier.partial_rules import PartialStep
@@ -62,8 +63,7 @@ class Copies:
         step = settle_partial(self._layout, incoming.digest, incoming, journal)
         if step is PartialStep.NORMAL:
             try:
-                copy = open_private_copy(self._layout, incoming.digest, size, may_reject=not followed)
-                return self._begun_with(copy, incoming, journal, size)
+                return self._begun_with(self._open_normal(incoming, size, followed=followed), incoming, journal, size)
             except DiskFullError:
                 if followed:
                     raise
@@ -97,10 +97,22 @@ class Copies:
         """Return the digests of which a copy is kept."""
         return set(self._begun)
 
+    def _open_normal(self, incoming: Incoming, size: int, *, followed: bool) -> PrivateCopy:
+        """Clone where that can be had, else make room for a copy that is written."""
+        cloned = open_cloned_copy(
+            self._layout,
+            incoming.digest,
+            incoming.descriptor,
+            size,
+            is_complete=not followed,
+            may_reject=not followed,
+        )
+        return cloned or open_private_copy(self._layout, incoming.digest, size, may_reject=not followed)
+
     def _begun_with(self, copy: PrivateCopy, incoming: Incoming, journal: Journal, size: int) -> Begun:
         watch = ExitStack()
-        # A low-space partial has a name, by which the downloader finds its size.
-        unnamed = 0 if isinstance(copy, LowSpaceCopy) else size
+        # A low-space partial has a name, by which the downloader finds its size; a clone occupies nothing of its own.
+        unnamed = 0 if isinstance(copy, LowSpaceCopy | ClonedCopy) else size
         on_bytes = watch.enter_context(
             self._observer.watch_copy(incoming.digest, journal.generation, size, unnamed_bytes=unnamed)
         )

@@ -1,70 +1,102 @@
-"""What a start sweeps up, the orphans of every crash, and what the scrub reads again.
+"""What the verifier does beside verdicts: at a start `sweep_orphans`, `recheck`; from then on a thread of its own.
 
-Order of a start: temporaries of documents, named copies, interrupted claims, partials without their other half, then
-verified files against receipts.
+The thread notes which models left the genesis (`retention`), and scrubs: verified files whose receipt is older than
+R3MES_SCRUB_HOURS are read again. It reads in nobody's way (`quiet_reading`) and without a lock, so that no verdict and
+no stop waits for it; the digest is locked only to act on what was read, if the file still is what was read.
 """
 
 from __future__ import annotations
 
-import os
-import re
+import threading
 import time
 from collections import Counter
-from contextlib import suppress
-from pathlib import Path
 
 import structlog
 
-from services.verifier.existing import Provenance, verified_digest_dirs
-from services.verifier.incoming import sweep_claimed
-from services.verifier.low_space import remove_partial
-from services.verifier.metrics import Deletion, Result
+from services.verifier.existing import ALL_BELIEVED, Believed, Provenance, WasRead, verified_digest_dirs
+from services.verifier.linux import be_nice
+from services.verifier.metrics import Result
+from services.verifier.orphans import sweep_orphans
+from services.verifier.retention import Retention
 from services.verifier.verification import Verifier, find_pin
 from shared.errors import R3mesError
-from shared.store.atomic import sweep_temporaries
-from shared.store.layout import is_digest
-from shared.store.trust import Trust
 
-# Our own named copies only: low-space partials have no second part in their names and are resumed.
-_NAMED_COPY = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{16}")
+__all__ = ["Housekeeper", "recheck", "scrub", "sweep_orphans"]
 
-SCRUB_LOOK_SECONDS = 3600.0  # how often receipts are looked at; a fresh one costs one stat
+LOOK_SECONDS = 60.0  # how often receipts and notes are looked at: a few small files for each model
+LEAST_PAUSE_SECONDS = 0.5  # however short the settings are
+# A receipt from so far in the future was written by a clock that has been set back since.
+FUTURE_SECONDS = 24 * 3600.0
+# Others go first; not 19, since whoever waits for the interpreter's lock waits for this thread then.
+NICENESS = 10
 
 log = structlog.get_logger(__name__)
 
 
+class Housekeeper:
+    """The thread, from `start` until the verifier stops; `has_failed` if it ended for another reason."""
+
+    def __init__(self, verifier: Verifier, *, scrub_hours: float, retain_hours: float | None) -> None:
+        self._verifier = verifier
+        self._scrub_hours = scrub_hours
+        self._retention = Retention(verifier, retain_hours)
+        wanted = (hours * 3600 for hours in (scrub_hours, retain_hours) if hours is not None)
+        self._pause = max(LEAST_PAUSE_SECONDS, min(LOOK_SECONDS, *wanted))
+        self.has_failed = False
+
+    def start(self) -> None:
+        """Begin."""
+        threading.Thread(target=self._run, name="housekeeping", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            be_nice(NICENESS)
+            while True:
+                self._retention.look()
+                if self._verifier.stop.wait(self._pause):
+                    return
+                scrub(self._verifier, self._scrub_hours)
+        except Exception:  # the outermost loop of this thread: the process ends with it
+            log.exception("the thread that looks after the store failed")
+            self.has_failed = True
+            self._verifier.stop.set()
+
+
 def scrub(verifier: Verifier, hours: float) -> None:
-    """Read verified files again whose receipt is older than `hours`, until the verifier stops."""
-    while not verifier.stop.wait(min(SCRUB_LOOK_SECONDS, hours * 3600)):
-        read_again = recheck(verifier, rehash_before=time.time() - hours * 3600)
-        for result, files in read_again.items():
-            verifier.metrics.scrub_files.labels(result=result).inc(files)
+    """Read the verified files again that are due, once, and count them."""
+    now = time.time()
+    believed = Believed(oldest=now - hours * 3600, newest=now + FUTURE_SECONDS)
+    for result, files in recheck(verifier, believed, quietly=True).items():
+        verifier.metrics.scrub_files.labels(result=result).inc(files)
 
 
-def recheck(verifier: Verifier, *, rehash_before: float = 0.0) -> Counter[Result]:
+def recheck(verifier: Verifier, believed: Believed = ALL_BELIEVED, *, quietly: bool = False) -> Counter[Result]:
     """Compare every verified file with its receipt; re-hash those that differ, rewrite the receipt or quarantine.
 
-    Receipts older than `rehash_before` (seconds since the epoch) are not believed. Returns how many files were read
-    again, by result.
+    Returns how many files were read again, by result. `quietly`: without holding anything up.
     """
     results: Counter[Result] = Counter()
-    trust = verifier.poll_trust()
     for directory in verified_digest_dirs(verifier.layout):
         if verifier.stop.is_set():
             break
-        results.update(_recheck_one(verifier, trust, directory.name, rehash_before))
+        try:
+            read = verifier.existing.read_doubtful(directory.name, believed) if quietly else {}
+            if read is not None:
+                results.update(_settle(verifier, directory.name, believed, read))
+        except FileNotFoundError:
+            continue  # removed a moment ago
+        except (OSError, R3mesError) as error:
+            log.warning("a verified file cannot be checked", sha256=directory.name, error=str(error))
+            results[Result.ERROR] += 1
     return results
 
 
-def _recheck_one(verifier: Verifier, trust: Trust, digest: str, rehash_before: float) -> dict[Result, int]:
-    pinned = find_pin(trust, digest)
-    wanted, genesis_sha256 = (None, trust.genesis.sha256) if pinned is None else (pinned[0].file_name, pinned[1])
-    try:
-        with verifier.lock_of(digest):
-            settled = verifier.existing.settle(digest, wanted, Provenance(genesis_sha256), rehash_before=rehash_before)
-    except (OSError, R3mesError) as error:
-        log.warning("a verified file cannot be checked", sha256=digest, error=str(error))
-        return {Result.ERROR: 1}
+def _settle(verifier: Verifier, digest: str, believed: Believed, read: dict[str, WasRead]) -> dict[Result, int]:
+    with verifier.lock_of(digest):
+        trust = verifier.poll_trust()  # now: reading may have taken hours
+        pinned = find_pin(trust, digest)
+        wanted, genesis_sha256 = (None, trust.genesis.sha256) if pinned is None else (pinned[0].file_name, pinned[1])
+        settled = verifier.existing.settle(digest, wanted, Provenance(genesis_sha256), believed=believed, read=read)
     verifier.count_settled(settled.quarantined)
     if settled.quarantined:
         log.error("a verified file had changed and is gone", sha256=digest)
@@ -72,42 +104,3 @@ def _recheck_one(verifier: Verifier, trust: Trust, digest: str, rehash_before: f
     elif settled.rehashed:
         log.info("a verified file was hashed again and is right", sha256=digest)
     return {Result.MISMATCH: settled.quarantined, Result.MATCH: settled.rehashed - settled.quarantined}
-
-
-def sweep_orphans(verifier: Verifier) -> None:
-    """Remove what a crash left that nobody will come back for; quick, and before anything else runs."""
-    layout = verifier.layout
-    for directory in (layout.rejected, layout.partial, *verified_digest_dirs(layout)):
-        with suppress(OSError):
-            sweep_temporaries(directory)
-    orphans = 0
-    for path in _named_copies(layout.partial):
-        with suppress(OSError):
-            path.unlink()
-            orphans += 1
-    for digest in verifier.trust.current.digests:
-        sweep_claimed(layout, digest)
-    for digest in _partial_digests(layout.partial):
-        if not os.path.lexists(layout.data(digest)):  # its other half is gone, whether pinned or not
-            with suppress(OSError):
-                orphans += remove_partial(layout, digest)
-    for directory in verified_digest_dirs(layout):
-        with suppress(OSError):  # made for a promotion that did not come; not empty is the rule
-            directory.rmdir()
-    if orphans:
-        verifier.metrics.deletions.labels(reason=Deletion.ORPHAN).inc(orphans)
-        log.info("removed copies that a crash left", files=orphans)
-
-
-def _partial_digests(partial: Path) -> set[str]:
-    try:
-        return {name for path in partial.iterdir() if is_digest(name := path.name.removesuffix(".json"))}
-    except OSError:
-        return set()
-
-
-def _named_copies(partial: Path) -> list[Path]:
-    try:
-        return [path for path in partial.iterdir() if _NAMED_COPY.fullmatch(path.name)]
-    except OSError:
-        return []

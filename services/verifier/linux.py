@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE = 2
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
+
+# ioctl_ficlonerange(2): descriptor, offset and length (0: to the end) in the source, offset in the target.
+_FICLONERANGE = 0x4020940D
+_CLONE_RANGE = struct.Struct("qQQQ")
 
 # inotify(7): what is asked for, and what is answered.
 IN_MOVED_TO, IN_CREATE = 0x80, 0x100
@@ -45,6 +53,15 @@ def reserve(descriptor: int, size: int) -> None:
 def punch_hole(descriptor: int, length: int) -> None:
     """Give the first `length` bytes of a file back to the file system; its size stays."""
     _check(_libc.fallocate(descriptor, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, 0, length), None)
+
+
+def clone_range(source: int, target: int, offset: int, length: int) -> None:
+    """Let `target` share the extents of `source` from `offset` on, at the same place.
+
+    Both ends are multiples of the file system's block, but for an end that is the source's. Raises OSError where the
+    file system cannot, or not between these two.
+    """
+    fcntl.ioctl(target, _FICLONERANGE, _CLONE_RANGE.pack(source, offset, length, offset))
 
 
 def start_writeback(descriptor: int, offset: int, length: int) -> None:
@@ -91,3 +108,32 @@ def _result(result: int, filename: str | None) -> int:
 
 def _check(result: int, filename: str | None) -> None:
     _result(result, filename)
+
+
+# ioprio_set(2), for which libc has no function: its number by machine, whom it is about, and the class.
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}.get(os.uname().machine)
+_IOPRIO_WHO_PROCESS = 1
+_IOPRIO_NONE, _IOPRIO_IDLE = 0, 3 << 13
+
+_libc.syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long)
+_libc.syscall.restype = ctypes.c_long
+
+
+@contextmanager
+def idle_io() -> Iterator[None]:
+    """Let the calling thread have the disk only while nobody else wants it; where that is not to be had, as always."""
+    _set_io_priority(_IOPRIO_IDLE)
+    try:
+        yield
+    finally:
+        _set_io_priority(_IOPRIO_NONE)
+
+
+def be_nice(niceness: int) -> None:
+    """Lower the calling thread's claim to a processor, for good; other threads keep theirs."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
+def _set_io_priority(priority: int) -> None:
+    if _IOPRIO_SET is not None:
+        _libc.syscall(_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, priority)  # 0: the calling thread; only a wish

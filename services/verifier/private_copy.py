@@ -1,9 +1,9 @@
 """Steps 2 and 3: a copy that nobody else can reach, hashed as it is written.
 
 Renaming the downloader's own inode is not safe: whoever holds a writable descriptor could change it afterwards. So
-each buffer is read once, hashed, and that same buffer is written: what is in the copy is what was hashed, whatever
-happens to the source meanwhile. The copy has no name (`O_TMPFILE`), so a crash leaves nothing; where the file system
-has no such files it has a random name in `.partial`, which the housekeeping of the next start removes.
+each buffer is read once, and that same buffer is hashed and written, side by side: what is in the copy is what was
+hashed, whatever happens to the source meanwhile. The copy has no name (`O_TMPFILE`), so a crash leaves nothing; where
+the file system has no such files it has a random name in `.partial`, which the housekeeping of the next start removes.
 
 A copy may be made in one go (`fill`) or step by step while the download runs (`advance`, then `fill`). Whole blocks are
 written past the page cache (`O_DIRECT`) where the file system has that: less work, and nothing left for the fsync.
@@ -22,21 +22,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from services.verifier.beside import WriteBeside, WriteInTurn, Writing
 from services.verifier.linux import reserve, start_writeback
 from services.verifier.verdict import Pass, PassEnd
 from shared.errors import DiskFullError
 from shared.store.layout import StoreLayout
 
-BUFFER_BYTES = 1024 * 1024  # large enough that calls cost nothing, small enough to stay in a processor's cache
+BUFFER_BYTES = 2 * 1024 * 1024  # large enough that calls cost nothing, small enough to stay in a processor's cache
+# So much and more is written by a thread while it is hashed: a complete file, or a follower's turn when it lags behind.
+BESIDE_FROM_BYTES = 16 * 1024 * 1024
 _BLOCK_BYTES = 4096  # what O_DIRECT wants offsets, lengths and addresses to be multiples of, at most
 # What open(2) answers where unnamed files are not to be had (EISDIR: kernels that do not know the flag).
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR})
 
 OnBytes = Callable[[int], None]
 """Called with the number of bytes done so far, after every buffer."""
-
-Sink = Callable[[memoryview, int], None]
-"""Takes a buffer and its offset."""
 
 
 class Hashing:
@@ -47,13 +47,12 @@ class Hashing:
         self.done = 0
 
     def advance(
-        self, source: int, *, until: int, stop: threading.Event, on_bytes: OnBytes, sink: Sink | None = None
+        self, source: int, *, until: int, stop: threading.Event, on_bytes: OnBytes, writing: Writing | None = None
     ) -> PassEnd | None:
-        """Hash on to byte `until`, giving each buffer to `sink` as well; return why it ended before, if it did."""
+        """Hash on to byte `until`, and have each buffer written meanwhile; return why it ended before, if it did."""
         if self.done >= until:
             return None
-        # Anonymous memory is aligned to pages, as O_DIRECT wants it.
-        view = memoryview(mmap.mmap(-1, min(BUFFER_BYTES, until - self.done)))
+        view = _buffer()
         while self.done < until:
             if stop.is_set():
                 return PassEnd.STOPPED
@@ -61,19 +60,33 @@ class Hashing:
             if count == 0:
                 return PassEnd.EOF
             buffer = view[:count]
+            if writing is not None:
+                writing.begin(buffer, self.done)
             self._digest.update(buffer)
-            if sink is not None:
-                sink(buffer, self.done)
-            self.done += count
+            if writing is not None:
+                writing.end()
+            self.done += count  # only what is written as well
             on_bytes(self.done)
         return None
 
     def finish(
-        self, source: int, *, limit: int, stop: threading.Event, on_bytes: OnBytes, sink: Sink | None = None
+        self, source: int, *, limit: int, stop: threading.Event, on_bytes: OnBytes, writing: Writing | None = None
     ) -> Pass:
-        """Hash to the end, at most `limit` + 1 bytes in all."""
-        end = self.advance(source, until=limit + 1, stop=stop, on_bytes=on_bytes, sink=sink)
+        """Hash to the end, at most `limit` + 1 bytes in all, and have each buffer written meanwhile."""
+        end = self.advance(source, until=limit + 1, stop=stop, on_bytes=on_bytes, writing=writing)
         return Pass(self.done, self._digest.hexdigest(), end or PassEnd.TOO_LONG)
+
+
+_kept = threading.local()
+
+
+def _buffer() -> memoryview:
+    """Return this thread's buffer. It is kept: the first touch of new memory costs up to a third of hashing it."""
+    buffer: memoryview | None = getattr(_kept, "buffer", None)
+    if buffer is None or len(buffer) != BUFFER_BYTES:
+        # Anonymous memory is aligned to pages, as O_DIRECT wants it.
+        buffer = _kept.buffer = memoryview(mmap.mmap(-1, BUFFER_BYTES))
+    return buffer
 
 
 class PrivateCopy:
@@ -91,11 +104,13 @@ class PrivateCopy:
 
     def advance(self, source: int, *, until: int, stop: threading.Event, on_bytes: OnBytes) -> PassEnd | None:
         """Step 3, in part: copy and hash on to byte `until`; return why it ended before, if it did. Raises OSError."""
-        return self.hashing.advance(source, until=until, stop=stop, on_bytes=on_bytes, sink=self._append)
+        with self._writing(until - self.hashing.done) as writing:
+            return self.hashing.advance(source, until=until, stop=stop, on_bytes=on_bytes, writing=writing)
 
     def fill(self, source: int, *, size: int, stop: threading.Event, on_bytes: OnBytes) -> Pass:
         """Step 3: copy and hash the rest of `source`, at most `size` + 1 bytes in all; raises OSError."""
-        whole = self.hashing.finish(source, limit=size, stop=stop, on_bytes=on_bytes, sink=self._append)
+        with self._writing(size + 1 - self.hashing.done) as writing:
+            whole = self.hashing.finish(source, limit=size, stop=stop, on_bytes=on_bytes, writing=writing)
         if whole.end is PassEnd.EOF:
             os.ftruncate(self.descriptor, whole.read_bytes)  # the room that was reserved and not needed
         return whole
@@ -116,6 +131,9 @@ class PrivateCopy:
             flags = fcntl.fcntl(self.descriptor, fcntl.F_GETFL)
             fcntl.fcntl(self.descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
             self._direct = True
+
+    def _writing(self, length: int) -> Writing:
+        return WriteBeside(self._append) if length >= BESIDE_FROM_BYTES else WriteInTurn(self._append)
 
     def _append(self, buffer: memoryview, offset: int) -> None:
         if self._direct and (len(buffer) % _BLOCK_BYTES or offset % _BLOCK_BYTES):
@@ -142,7 +160,7 @@ def open_private_copy(layout: StoreLayout, digest: str, size: int, *, may_reject
 
     Raises DiskFullError when there is no room, OSError otherwise.
     """
-    descriptor, partial = _open_copy(layout, digest)
+    descriptor, partial = open_empty(layout, digest)
     copy = PrivateCopy(descriptor, partial, may_reject=may_reject)
     try:
         make_room(descriptor, layout, size)
@@ -167,14 +185,16 @@ def make_room(descriptor: int, layout: StoreLayout, size: int) -> None:
         ) from error
 
 
-def read_through(
-    source: int, *, limit: int, stop: threading.Event, on_bytes: OnBytes, sink: Sink | None = None
-) -> Pass:
-    """Hash from byte 0 to the end, at most `limit` + 1 bytes, giving each buffer to `sink` as well. Raises OSError."""
-    return Hashing().finish(source, limit=limit, stop=stop, on_bytes=on_bytes, sink=sink)
+def read_through(source: int, *, limit: int, stop: threading.Event, on_bytes: OnBytes) -> Pass:
+    """Hash from byte 0 to the end, at most `limit` + 1 bytes. Raises OSError."""
+    return Hashing().finish(source, limit=limit, stop=stop, on_bytes=on_bytes)
 
 
-def _open_copy(layout: StoreLayout, digest: str) -> tuple[int, Path | None]:
+def open_empty(layout: StoreLayout, digest: str) -> tuple[int, Path | None]:
+    """Step 2: return a file that no other process can open, and the name that it has where it must have one.
+
+    Raises OSError.
+    """
     try:
         return os.open(layout.verified, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), None
     except OSError as error:

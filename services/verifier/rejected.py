@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared.store.atomic import fsync_dir
 from shared.store.layout import StoreLayout
 from shared.store.records import RejectedRecord
 
@@ -24,3 +25,13 @@ def read_rejected(layout: StoreLayout, digest: str) -> dict[int, RejectedRecord]
     """Return the records of a digest by their number; what cannot be read is not there."""
     numbered = {number: RejectedRecord.read(layout.rejected_file(digest, number)) for number in _NUMBERS}
     return {number: record for number, record in numbered.items() if record is not None}
+
+
+def remove_rejected(layout: StoreLayout, digest: str) -> int:
+    """Remove the records of a digest that is not pinned any more; return how many there were. Raises OSError."""
+    paths = list(layout.rejected.glob(f"{digest}-*.json"))
+    for path in paths:
+        path.unlink(missing_ok=True)
+    if paths:
+        fsync_dir(layout.rejected)
+    return len(paths)

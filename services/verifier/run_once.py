@@ -1,4 +1,4 @@
-"""One verification without Redis and without a service, for `r3mes` where no stack runs."""
+"""One verification, or one removal, without Redis and without a service, for the `r3mes` command."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from prometheus_client import CollectorRegistry
 
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.progress import SilentObserver
+from services.verifier.rejected import remove_rejected
+from services.verifier.removal import Removed, remove_verified
 from services.verifier.verification import Outcome, Verifier
 from shared.store.layout import StoreLayout
 from shared.store.trust import TrustWatch
 
-__all__ = ["Outcome", "verify_once"]
+__all__ = ["Outcome", "Removed", "remove_rejected", "remove_verified", "verify_once"]
 
 
 def verify_once(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 
 from shared.settings import CommonSettings, Listen, ListenAddress
 
@@ -19,12 +19,5 @@ class VerifierSettings(CommonSettings):
     scrub_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         DEFAULT_SCRUB_HOURS, alias="R3MES_SCRUB_HOURS"
     )
-    retain_hours: str | None = Field(None, alias="R3MES_RETAIN_HOURS")
-
-    @field_validator("retain_hours")
-    @classmethod
-    def _refuse_retention(cls, value: str | None) -> str | None:
-        # A setting that deletes nothing must not look as if it did.
-        if value is not None:
-            raise ValueError("retention is not supported yet; models that left the genesis are kept")
-        return value
+    # None: models that left the genesis are kept until `r3mes gc`.
+    retain_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(None, alias="R3MES_RETAIN_HOURS")

@@ -130,6 +130,9 @@ class Verifier:
                 if incoming is not None:
                     self._remove(incoming, None)
                 return Outcome.ALREADY_VERIFIED
+            if incoming is not None and journal is None and not incoming.lacks_journal():
+                self.metrics.verifications.labels(result=Result.ERROR).inc()
+                log.warning("the journal is void: it says nothing of this data", sha256=pin.sha256)
             if incoming is None or journal is None or not journal.complete:
                 return Outcome.NOTHING
             return self._judge(pin, genesis_sha256, incoming, journal)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from shared.acceptance import trust_state
 from shared.acceptance.candidate import Candidate, check_addresses, read_candidate
+from shared.acceptance.chain_check import ask_chain
 from shared.acceptance.settings import InitSettings
 from shared.acceptance.store_root import (
     StoreKind,
@@ -23,6 +24,7 @@ from shared.acceptance.store_root import (
     translated,
 )
 from shared.acceptance.trust_state import TrustState, read_trust_state, trust_lock
+from shared.chain import Consultation
 from shared.errors import ConfigurationError, StoreError
 from shared.genesis import ModelChange, difference
 from shared.store.layout import StoreLayout
@@ -30,17 +32,23 @@ from shared.store.layout import StoreLayout
 
 @dataclass(frozen=True, slots=True)
 class AcceptancePlan:
-    """What an acceptance would do: the checked file, what `trust/` holds now, and the kind of the store."""
+    """What an acceptance would do: the checked file, what `trust/` holds, the kind of the store, the chain's word."""
 
     layout: StoreLayout
     kind: StoreKind
     candidate: Candidate
     trust: TrustState
+    chain: Consultation | None
 
     @property
     def is_accepted(self) -> bool:
         """Whether exactly these bytes are accepted already."""
         return self.trust.digests.agree and self.trust.digests.accepted == self.candidate.sha256
+
+    @property
+    def has_new_signature(self) -> bool:
+        """Whether these bytes are signed otherwise than was recorded when they were accepted."""
+        return self.candidate.signature is not None and self.candidate.signature != self.trust.signature
 
     @property
     def is_staged(self) -> bool:
@@ -55,7 +63,7 @@ class AcceptancePlan:
 
 
 def plan_acceptance(settings: InitSettings, environ: Mapping[str, str]) -> AcceptancePlan:
-    """Check the operator's file and the store; writes nothing.
+    """Check the operator's file and the store, then ask the chain; writes nothing.
 
     Raises GenesisError, StoreError or another ConfigurationError.
     """
@@ -63,7 +71,8 @@ def plan_acceptance(settings: InitSettings, environ: Mapping[str, str]) -> Accep
     check_store(layout, settings.store_kind)
     candidate = read_candidate(settings)
     check_addresses(candidate, environ)
-    return AcceptancePlan(layout, settings.store_kind, candidate, read_trust_state(layout))
+    chain = ask_chain(settings, environ, candidate.genesis)
+    return AcceptancePlan(layout, settings.store_kind, candidate, read_trust_state(layout), chain)
 
 
 def accept(plan: AcceptancePlan) -> None:
@@ -73,7 +82,9 @@ def accept(plan: AcceptancePlan) -> None:
     """
     with _writing(plan):
         if not plan.is_accepted:
-            trust_state.write_accepted(plan.layout, plan.candidate.raw)
+            trust_state.write_accepted(plan.layout, plan.candidate.raw, plan.candidate.signature)
+        elif plan.has_new_signature:
+            trust_state.write_acceptance(plan.layout, plan.candidate.sha256, plan.candidate.signature)
         trust_state.remove_staged(plan.layout)
 
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from shared.acceptance.settings import InitSettings
+from shared.acceptance.signature import check_signature
 from shared.addresses import AddressPolicy, check_download_sources
 from shared.errors import ConfigurationError, GenesisError
 from shared.genesis import Genesis, parse_genesis, read_genesis_bytes
@@ -17,11 +16,15 @@ from shared.genesis import Genesis, parse_genesis, read_genesis_bytes
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A genesis that passed every check: where it came from, its raw bytes, and what they say."""
+    """A genesis that passed every check: where it came from, its raw bytes, and what they say.
+
+    `signature` is the text of its signature file, None where no key is set.
+    """
 
     path: Path
     raw: bytes
     genesis: Genesis
+    signature: str | None
 
     @property
     def sha256(self) -> str:
@@ -30,16 +33,14 @@ class Candidate:
 
 
 def read_candidate(settings: InitSettings) -> Candidate:
-    """Read the operator's file, parse it and compare its digest with R3MES_GENESIS_SHA256.
+    """Read the operator's file, compare it with R3MES_GENESIS_SHA256, check its signature, parse it.
 
-    Raises GenesisError (no such file, or wrong) and ConfigurationError (another digest).
+    Raises GenesisError (no such file, or wrong) and ConfigurationError (another digest, no right signature).
     """
     raw = read_genesis_bytes(settings.genesis)
     check_pinned_digest(settings, hashlib.sha256(raw).hexdigest(), settings.genesis)
-    signature = settings.genesis.with_name(settings.genesis.name + ".minisig")
-    if signature.exists():
-        structlog.get_logger().warning("genesis signature ignored: no R3MES_GENESIS_PUBKEY", file=str(signature))
-    return Candidate(settings.genesis, raw, parse_genesis(raw, file=str(settings.genesis)))
+    signature = check_signature(settings, raw)
+    return Candidate(settings.genesis, raw, parse_genesis(raw, file=str(settings.genesis)), signature)
 
 
 def find_candidate(settings: InitSettings) -> Candidate | None:

@@ -16,6 +16,8 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import BeforeValidator, Field, SecretStr
 
+from shared.acceptance.minisign import PublicKey, parse_public_key
+from shared.chain import ChainRpc
 from shared.errors import ConfigurationError
 from shared.settings import KNOWN_NAMES, SECRET_NAMES, CommonSettings, check_names, load_settings, secret_values
 
@@ -27,6 +29,10 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def _public_key(value: object) -> object:
+    return parse_public_key(value) if isinstance(value, str) else value
+
+
 class InitSettings(CommonSettings):
     """What acceptance and `init` take from the environment."""
 
@@ -35,8 +41,10 @@ class InitSettings(CommonSettings):
         None, alias="R3MES_GENESIS_SHA256", pattern=r"^[0-9a-f]{64}$"
     )
     genesis_signature: Path | None = Field(None, alias="R3MES_GENESIS_SIGNATURE")
-    genesis_pubkey: str | None = Field(None, alias="R3MES_GENESIS_PUBKEY")
-    chain_rpc: str | None = Field(None, alias="R3MES_CHAIN_RPC")
+    genesis_pubkey: Annotated[PublicKey, BeforeValidator(_public_key)] | None = Field(
+        None, alias="R3MES_GENESIS_PUBKEY"
+    )
+    chain_rpc: ChainRpc | None = Field(None, alias="R3MES_CHAIN_RPC")
     allow_open: bool = Field(default=False, alias="R3MES_ALLOW_OPEN")
     api_keys: SecretStr | None = Field(None, alias="R3MES_API_KEYS")
     bind: str = Field("127.0.0.1", alias="R3MES_BIND")
@@ -45,20 +53,28 @@ class InitSettings(CommonSettings):
 def load_init_settings(environ: Mapping[str, str], *, project: Path) -> tuple[InitSettings, dict[str, str]]:
     """Read the settings, and the environment that they came from (for the address policy).
 
-    `project` is the folder to which a relative `R3MES_GENESIS` belongs and, in a container, whose `.env` is read.
-    Raises ConfigurationError for unknown names, values that do not fit, settings that this version does not support,
-    and a bind beyond loopback without API keys.
+    `project` is the folder to which relative paths belong and, in a container, whose `.env` is read.
+    Raises ConfigurationError for unknown names, values that do not fit, and a bind beyond loopback without API keys.
     """
     values = {name: value for name, value in environ.items() if value.strip()}
     if values.get("R3MES_STORE_KIND") == "container":
         values = {**read_env_file(project / ".env"), **values}
     check_names(values, where="the environment or .env")
     _check_secrets_given_once(values)
+    _check_node_named(values)
     settings = load_settings(InitSettings, _without_foreign_secrets(values, project))
-    _refuse_unsupported(values)
     _check_bind(settings)
-    genesis = settings.genesis.expanduser()
-    return settings.model_copy(update={"genesis": genesis if genesis.is_absolute() else project / genesis}), values
+    named = settings.genesis_signature
+    places = {
+        "genesis": _in_project(settings.genesis, project),
+        "genesis_signature": None if named is None else _in_project(named, project),
+    }
+    return settings.model_copy(update=places), values
+
+
+def is_redis_given(values: Mapping[str, str]) -> bool:
+    """Tell whether the operator names a Redis: in a container stack one outside of it, with credentials of its own."""
+    return any(values.get(name) for name in ("R3MES_REDIS_URL", "R3MES_REDIS_URL_FILE"))
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -86,6 +102,11 @@ def read_env_file(path: Path) -> dict[str, str]:
     return {name: value for name, value in given.items() if value and value.strip() and _is_ours(name)}
 
 
+def _in_project(path: Path, project: Path) -> Path:
+    expanded = path.expanduser()
+    return expanded if expanded.is_absolute() else project / expanded
+
+
 def _is_ours(name: str) -> bool:
     return name in KNOWN_NAMES or name.upper().endswith("_PROXY")
 
@@ -96,6 +117,14 @@ def _check_secrets_given_once(values: Mapping[str, str]) -> None:
             raise ConfigurationError(f"{name} and {name}_FILE are both set", next_step="keep one of them")
 
 
+def _check_node_named(values: Mapping[str, str]) -> None:
+    if values.get("R3MES_STORE_KIND") == "container" and is_redis_given(values) and "R3MES_NODE" not in values:
+        raise ConfigurationError(
+            "R3MES_REDIS_URL names a Redis outside of this stack, and this host has no name there",
+            next_step="set R3MES_NODE to a name that no other host on that Redis has",
+        )
+
+
 def _without_foreign_secrets(values: Mapping[str, str], project: Path) -> dict[str, str]:
     """Leave out secret files of other services, which need not be mounted here; keys are beside the project."""
     kept = {name: value for name, value in values.items() if name.removesuffix("_FILE") not in SECRET_NAMES}
@@ -104,16 +133,6 @@ def _without_foreign_secrets(values: Mapping[str, str], project: Path) -> dict[s
     if "R3MES_API_KEYS_FILE" in values:
         kept["R3MES_API_KEYS_FILE"] = str(project / values["R3MES_API_KEYS_FILE"])
     return kept
-
-
-def _refuse_unsupported(values: Mapping[str, str]) -> None:
-    """Refuse protections that are not built yet: to ignore one would be to promise it."""
-    for name in ("R3MES_GENESIS_PUBKEY", "R3MES_GENESIS_SIGNATURE", "R3MES_CHAIN_RPC"):
-        if name in values:
-            raise ConfigurationError(
-                f"{name} is set, and this version does not support it yet",
-                next_step=f"unset {name}; R3MES_GENESIS_SHA256 pins the genesis file by its digest",
-            )
 
 
 def _check_bind(settings: InitSettings) -> None:

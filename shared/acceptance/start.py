@@ -1,7 +1,8 @@
 """What a start does about the genesis: `init` in a container stack, and on a host whoever starts first.
 
 Order: settings (the caller has read them) → `check_start`: kind of the store, the operator's file, the decision,
-addresses → only then directories, the pair in `trust/`, `store.json`. On a host all of it runs under `trust/.lock`.
+addresses, the chain's word → only then directories, the pair in `trust/`, `store.json`. All of it runs under
+`trust/.lock`, but for the question to the chain, during which nobody else shall wait.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,8 +24,10 @@ from shared.acceptance.candidate import (
     find_candidate,
     read_candidate,
 )
+from shared.acceptance.chain_check import ask_chain
 from shared.acceptance.decision import StartAction, decide_start
 from shared.acceptance.settings import InitSettings, load_init_settings
+from shared.acceptance.signature import check_recorded
 from shared.acceptance.store_root import (
     StoreKind,
     check_store,
@@ -34,6 +37,7 @@ from shared.acceptance.store_root import (
     translated,
 )
 from shared.acceptance.trust_state import TrustState, read_trust_state, trust_lock
+from shared.chain import Consultation
 from shared.errors import ConfigurationError, StoreError
 from shared.genesis import Genesis, difference, missing_genesis, read_genesis_file
 from shared.genesis.difference import describe
@@ -43,12 +47,16 @@ from shared.store.layout import StoreLayout
 
 @dataclass(frozen=True, slots=True)
 class StartOutcome:
-    """What was decided; `genesis` is what runs from now on, `candidate` the operator's file if there is one."""
+    """What was decided; `genesis` is what runs from now on, `candidate` the operator's file if there is one.
+
+    `chain` is what the endpoints of R3MES_CHAIN_RPC said, None where they were not asked.
+    """
 
     layout: StoreLayout
     action: StartAction
     genesis: Genesis
     candidate: Candidate | None
+    chain: Consultation | None = None
 
 
 def start_host_store(settings: CommonSettings, environ: Mapping[str, str] | None = None) -> StoreLayout:
@@ -61,7 +69,8 @@ def start_host_store(settings: CommonSettings, environ: Mapping[str, str] | None
         return layout
     found, values = load_init_settings(os.environ if environ is None else environ, project=Path.cwd())
     found = found.model_copy(update={"models_dir": settings.models_dir, "store_kind": settings.store_kind})
-    # Verifier and miner never judge addresses: they may not know the downloader's settings.
+    # Verifier and miner never judge addresses: they may not know the downloader's settings. Nor do they ask the chain
+    # about what was accepted: as Docker's restarts, this goes on from it, and the downloader asks while it runs.
     outcome = start_store(found, values, judge_unchanged=False)
     log = structlog.get_logger().bind(sha256=outcome.genesis.sha256, store=str(layout.root))
     match outcome.action:
@@ -81,17 +90,20 @@ def start_host_store(settings: CommonSettings, environ: Mapping[str, str] | None
 def start_store(settings: InitSettings, environ: Mapping[str, str], *, judge_unchanged: bool = True) -> StartOutcome:
     """Check everything, then write what a start writes; safe to run again, changes only what differs.
 
-    `judge_unchanged` says whether the addresses of a genesis that was accepted earlier are judged again.
-    Raises ConfigurationError (GenesisError, StoreError), with nothing written.
+    `judge_unchanged` says whether the addresses of a genesis that was accepted earlier are judged again, and the chain
+    asked about it. Raises ConfigurationError (GenesisError, StoreError), with nothing written.
     """
-    layout = StoreLayout(settings.store_root)
-    kind = settings.store_kind
-    if not os.path.exists(layout.trust_lock):  # noqa: PTH110 - False, not an error, where the way there is barred
-        # Nobody can be at work on this store yet; refuse before even the lock is made.
-        check_start(settings, environ, judge_unchanged=judge_unchanged)
+    layout, kind = StoreLayout(settings.store_root), settings.store_kind
+    candidate = _operators_file(settings)
+    checked: StartOutcome | None = None
+    if settings.chain_rpc or not os.path.exists(layout.trust_lock):  # noqa: PTH110 - False, not an error, where barred
+        # Without a lock nobody can be at work on this store yet: refuse before even the lock is made.
+        checked = _check(settings, environ, candidate, judge_unchanged=judge_unchanged)
         make_trust(layout)
     with trust_lock(layout):
-        outcome = _checked(settings, environ, judge_unchanged=judge_unchanged)
+        outcome = _decided(settings, environ, candidate, judge_unchanged=judge_unchanged)
+        if checked is not None:
+            outcome = _as_checked(outcome, checked)
         prepare_directories(layout, kind)
         with translated(layout):
             trust_state.sweep(layout)
@@ -102,18 +114,41 @@ def start_store(settings: InitSettings, environ: Mapping[str, str], *, judge_unc
 
 def check_start(settings: InitSettings, environ: Mapping[str, str], *, judge_unchanged: bool = True) -> StartOutcome:
     """Do the checks of a start alone; writes nothing. Raises as `start_store` does."""
+    return _check(settings, environ, _operators_file(settings), judge_unchanged=judge_unchanged)
+
+
+def _operators_file(settings: InitSettings) -> Candidate | None:
+    """Read and check it, once; the store's own kind comes first."""
+    check_store(StoreLayout(settings.store_root), settings.store_kind)
+    # In a container stack the project's folder is mounted: a file that is not there is a mistake.
+    return find_candidate(settings) if settings.store_kind == "host" else read_candidate(settings)
+
+
+def _check(
+    settings: InitSettings, environ: Mapping[str, str], candidate: Candidate | None, *, judge_unchanged: bool
+) -> StartOutcome:
     layout = StoreLayout(settings.store_root)
-    check_store(layout, settings.store_kind)
     # Under the lock where there is one, so that nobody is seen half-way between the two writes.
     with trust_lock(layout) if os.path.exists(layout.trust_lock) else nullcontext():  # noqa: PTH110 - as above
-        return _checked(settings, environ, judge_unchanged=judge_unchanged)
+        outcome = _decided(settings, environ, candidate, judge_unchanged=judge_unchanged)
+    if outcome.action.writes or judge_unchanged:
+        return replace(outcome, chain=ask_chain(settings, environ, outcome.genesis))
+    return outcome
 
 
-def _checked(settings: InitSettings, environ: Mapping[str, str], *, judge_unchanged: bool) -> StartOutcome:
+def _as_checked(outcome: StartOutcome, checked: StartOutcome) -> StartOutcome:
+    """Return the outcome with the chain's word, which has to be about the same genesis and the same deed."""
+    is_same = outcome.genesis.sha256 == checked.genesis.sha256
+    if not is_same or (outcome.action.writes and not checked.action.writes):
+        raise ConfigurationError("the genesis changed while it was being checked", next_step="start again")
+    return replace(outcome, chain=checked.chain)
+
+
+def _decided(
+    settings: InitSettings, environ: Mapping[str, str], candidate: Candidate | None, *, judge_unchanged: bool
+) -> StartOutcome:
     layout = StoreLayout(settings.store_root)
     check_store(layout, settings.store_kind)
-    # In a container stack the project's folder is mounted: a file that is not there is a mistake.
-    candidate = find_candidate(settings) if settings.store_kind == "host" else read_candidate(settings)
     state = read_trust_state(layout)
     action = decide_start(candidate.sha256 if candidate else None, state.digests)
     match action:
@@ -125,6 +160,7 @@ def _checked(settings: InitSettings, environ: Mapping[str, str], *, judge_unchan
             genesis = state.genesis or read_genesis_file(layout.genesis)
             if candidate is None:
                 check_pinned_digest(settings, genesis.sha256, layout.genesis)
+                check_recorded(settings, state.signature, layout.genesis)
             elif judge_unchanged:
                 check_addresses(candidate, environ)
         case _:
@@ -162,9 +198,9 @@ def _refuse(
 def _write(outcome: StartOutcome) -> None:
     if outcome.candidate is not None:
         if outcome.action is StartAction.ACCEPT:
-            trust_state.write_accepted(outcome.layout, outcome.candidate.raw)
+            trust_state.write_accepted(outcome.layout, outcome.candidate.raw, outcome.candidate.signature)
         elif outcome.action is StartAction.REPAIR:
-            trust_state.write_acceptance(outcome.layout, outcome.candidate.sha256)
+            trust_state.write_acceptance(outcome.layout, outcome.candidate.sha256, outcome.candidate.signature)
     if read_trust_state(outcome.layout).digests.staged == outcome.genesis.sha256:
         trust_state.remove_staged(outcome.layout)  # an accept was killed before its last step
 

@@ -7,13 +7,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 from shared.errors import StoreError
-from shared.store.atomic import open_dir, read_hostile_json
+from shared.store.atomic import open_dir, read_hostile_json, set_rights
 from shared.store.layout import DIRECTORIES, STORE_FORMAT, DirectoryRights, StoreLayout
 from shared.store.records import StoreDocument
 
@@ -91,10 +90,5 @@ def _prepare(root: int, rights: DirectoryRights, kind: StoreKind) -> bool:
         made = False
     # A link in a directory's place is refused here (O_NOFOLLOW), not followed.
     with open_dir(rights.name, dir_fd=root) as directory:
-        status = os.fstat(directory)
-        if kind == "container" and (status.st_uid, status.st_gid) != (rights.uid, rights.gid):
-            os.fchown(directory, rights.uid, rights.gid)
-            status = os.fstat(directory)  # chown may have cleared the setgid bit
-        if stat.S_IMODE(status.st_mode) != rights.mode:
-            os.fchmod(directory, rights.mode)
+        set_rights(directory, owner=(rights.uid, rights.gid) if kind == "container" else None, mode=rights.mode)
     return made

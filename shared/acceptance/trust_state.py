@@ -20,11 +20,12 @@ from shared.store.records import AcceptedDocument
 
 @dataclass(frozen=True, slots=True)
 class TrustState:
-    """Digests for the decision; `genesis` and `staged` as far as their bytes parse."""
+    """Digests for the decision; `genesis` and `staged` as far as their bytes parse; the signature that was recorded."""
 
     digests: TrustDigests
     genesis: Genesis | None
     staged: Genesis | None
+    signature: str | None
 
 
 def read_trust_state(layout: StoreLayout) -> TrustState:
@@ -40,7 +41,7 @@ def read_trust_state(layout: StoreLayout) -> TrustState:
         empty=not os.path.lexists(layout.genesis) and not os.path.lexists(layout.accepted),
         store_in_use=os.path.lexists(layout.store_json),
     )
-    return TrustState(digests, _parsed(raw), _parsed(staged))
+    return TrustState(digests, _parsed(raw), _parsed(staged), document.signature if document else None)
 
 
 @contextmanager
@@ -69,15 +70,15 @@ def sweep(layout: StoreLayout) -> None:
     sweep_temporaries(layout.root)
 
 
-def write_accepted(layout: StoreLayout, raw: bytes) -> None:
+def write_accepted(layout: StoreLayout, raw: bytes, signature: str | None) -> None:
     """Replace `genesis.json`, then `accepted.json`; under the lock. Raises OSError."""
     replace_bytes(layout.genesis, raw, mode=TRUST_FILE_MODE)
-    write_acceptance(layout, hashlib.sha256(raw).hexdigest())
+    write_acceptance(layout, hashlib.sha256(raw).hexdigest(), signature)
 
 
-def write_acceptance(layout: StoreLayout, sha256: str) -> None:
+def write_acceptance(layout: StoreLayout, sha256: str, signature: str | None) -> None:
     """Replace `accepted.json` alone, for a `genesis.json` that is already there. Raises OSError."""
-    AcceptedDocument(sha256=sha256, accepted_at=time.time(), signature=None).write(layout.accepted)
+    AcceptedDocument(sha256=sha256, accepted_at=time.time(), signature=signature).write(layout.accepted)
 
 
 def write_staged(layout: StoreLayout, raw: bytes) -> None:

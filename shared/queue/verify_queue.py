@@ -143,6 +143,16 @@ class VerifyQueue:
                 pipeline.zcard(key)
             return dict(zip(("queued", *self._keys), pipeline.execute(), strict=True))
 
+    def pending(self) -> dict[str, int]:
+        """Return how many jobs are queued and started: what the downloader may know.
+
+        To be called now and then: whoever looks only when it enqueues learns late that a worker is dead.
+        """
+        with translated():
+            queued, started = self._queued_and_started()
+        self._renewals.observe(started, now=time.monotonic())
+        return {"queued": len(queued), "started": len(started)}
+
     def oldest_seconds(self) -> float:
         """Return for how long the job at the front has waited; 0 when the queue is empty or its front is forged."""
         with translated():
@@ -169,14 +179,18 @@ class Renewals:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[float, float]] = {}
 
-    def is_any_alive(self, entries: _Entries, *, now: float) -> bool:
-        """Tell whether an entry is new or was renewed within STALE_SECONDS of the monotonic clock `now`."""
+    def observe(self, entries: _Entries, *, now: float) -> None:
+        """Take note of the entries of this moment of the monotonic clock."""
         for entry, score in entries.items():
             if entry not in self._seen or self._seen[entry][0] != score:
                 self._seen[entry] = (score, now)
-        alive = any(now - self._seen[entry][1] < STALE_SECONDS for entry in entries)
-        self._seen = {entry: seen for entry, seen in self._seen.items() if now - seen[1] < _FORGET_SECONDS}
-        return alive
+        recent = {entry: seen for entry, seen in self._seen.items() if now - seen[1] < _FORGET_SECONDS}
+        self._seen = {entry: self._seen[entry] for entry in {*entries, *recent}}
+
+    def is_any_alive(self, entries: _Entries, *, now: float) -> bool:
+        """Tell whether an entry is new or was renewed within STALE_SECONDS of the monotonic clock `now`."""
+        self.observe(entries, now=now)
+        return any(now - self._seen[entry][1] < STALE_SECONDS for entry in entries)
 
 
 def registry_key(registry: type[StartedJobRegistry | FinishedJobRegistry | FailedJobRegistry], node: str) -> str:

@@ -54,7 +54,7 @@ class VerifyWorker(SimpleWorker):
         self._maintained_at = float("-inf")
         super().__init__(
             [self._queue],
-            name=f"verifier-{node}-{secrets.token_hex(8)}",
+            name=f"verifier-{node}_{secrets.token_hex(8)}",
             connection=connection,
             job_class=VerifyJob,
             serializer=JSONSerializer,
@@ -119,8 +119,8 @@ class VerifyWorker(SimpleWorker):
             for entry in abandoned:
                 job_id = as_ascii(entry).partition(":")[0]
                 with suppress(JobRefusedError):  # an entry that names no job of ours
-                    match_id(job_id)
-                    pipeline.expire(VerifyJob.key_for(job_id), FAILURE_SECONDS)
+                    if match_id(job_id)["node"] == self._node:  # of another's we have no right to touch
+                        pipeline.expire(VerifyJob.key_for(job_id), FAILURE_SECONDS)
             pipeline.execute()
 
     def _renew(self, job: Job, execution: Execution, done: threading.Event) -> None:

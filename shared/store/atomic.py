@@ -35,8 +35,21 @@ def fsync_dir(path: Path) -> None:
         os.fsync(descriptor)
 
 
-def replace_bytes(path: Path, content: bytes, *, mode: int) -> None:
-    """Replace `path` atomically and durably by a file of `content` with exactly `mode`; raises OSError."""
+def set_rights(descriptor: int, *, owner: tuple[int, int] | None, mode: int) -> None:
+    """Set owner (user, group; None: leave it) and mode of what is open, where they differ; raises OSError."""
+    status = os.fstat(descriptor)
+    if owner is not None and (status.st_uid, status.st_gid) != owner:
+        os.fchown(descriptor, *owner)
+        status = os.fstat(descriptor)  # chown may have cleared the setgid bit
+    if stat.S_IMODE(status.st_mode) != mode:
+        os.fchmod(descriptor, mode)
+
+
+def replace_bytes(path: Path, content: bytes, *, mode: int, owner: tuple[int, int] | None = None) -> None:
+    """Replace `path` atomically and durably by a file of `content` with exactly this mode (and owner).
+
+    Raises OSError.
+    """
     with open_dir(path.parent) as directory:
         temporary = f".{path.name}.{secrets.token_hex(8)}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
@@ -44,7 +57,7 @@ def replace_bytes(path: Path, content: bytes, *, mode: int) -> None:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()
-                os.fchmod(descriptor, mode)
+                set_rights(descriptor, owner=owner, mode=mode)
                 os.fsync(descriptor)
             os.rename(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
@@ -88,12 +101,12 @@ def read_hostile_json(path: Path | str, *, dir_fd: int | None = None) -> dict[st
     return document if isinstance(document, dict) else None
 
 
-def temporaries(directory: Path) -> Iterator[Path]:
+def temporaries(directory: Path, name: str = "*.json") -> Iterator[Path]:
     """Yield what `replace_bytes` left behind when it was killed: `.name.<16 hex>` files of this directory."""
-    return directory.glob(".*.json.????????????????")
+    return directory.glob(f".{name}.????????????????")
 
 
-def sweep_temporaries(directory: Path) -> None:
+def sweep_temporaries(directory: Path, name: str = "*.json") -> None:
     """Remove what `replace_bytes` left behind; only for whoever alone writes there."""
-    for path in temporaries(directory):
+    for path in temporaries(directory, name):
         path.unlink(missing_ok=True)

@@ -142,6 +142,10 @@ class StoreLayout:
         """The hint that saves hashing the verified file again."""
         return self.verified_dir(digest) / "receipt.json"
 
+    def unpinned_note(self, digest: str) -> Path:
+        """The verifier's note beside a verified file that no genesis pins any more: since when."""
+        return self.verified_dir(digest) / "unpinned.json"
+
     def rejected_file(self, digest: str, number: int) -> Path:
         """The `number`-th record of deleted bytes of `digest`."""
         return self.rejected / f"{digest}-{number}.json"

@@ -1,4 +1,4 @@
-"""The JSON documents that lie beside the bytes: journal, lease, control, rejected record, receipt, store, accepted.
+"""The JSON documents that lie beside the bytes: journal, lease, control, notes, rejected, receipt, store, accepted.
 
 Every document but a process's own is hostile: exact keys and types, bounded numbers, digests of 64 hex digits; whatever
 does not fit reads as absent (`None`). Writing is atomic and durable (`atomic.replace_bytes`).
@@ -204,6 +204,20 @@ class Receipt(Record):
     def is_right(self, digest: str, status: os.stat_result) -> bool:
         """Tell whether this receipt speaks of `digest` and of exactly the file whose `fstat` is `status`."""
         return self.sha256 == digest and self.size == status.st_size and self.st == StatIdentity.of(status)
+
+
+class UnpinnedNote(Record):
+    """The verifier's note beside a verified file that no genesis pins any more: for how long that has been so.
+
+    `absent_seconds` were counted up to `counted_at`, under the acceptance of `accepted_at` (of `accepted.json`).
+    """
+
+    file_mode: ClassVar[int] = VERIFIED_FILE_MODE
+    version: Literal[1] = 1
+    sha256: Digest
+    absent_seconds: Seconds
+    counted_at: Seconds
+    accepted_at: Seconds
 
 
 class StoreDocument(Record):

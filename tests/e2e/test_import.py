@@ -1,4 +1,7 @@
-"""`r3mes import` in containers: that of `init` places the file, the stack verifies it; and a folder that is mounted."""
+"""`r3mes import`, `verify` and `gc` in the container of `init`, beside the stack that they work for.
+
+That of `init` places a file and the stack verifies it; a folder is mounted; what no genesis pins any more is removed.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 SERVICES = ("redis", "downloader", "verifier")
 DATA = os.urandom(3 * MIB + 1)
 DIGEST = sha256(DATA)
+PINNED = model(DATA, download_source="https://origin.invalid/tiny.gguf")
+OTHER = model(b"other", model_name="Other", file_name="other.gguf", download_source="https://origin.invalid/other.gguf")
 STAT = f"""
 import json, os, pathlib
 for directory in pathlib.Path("/models").glob("*/{DIGEST}"):
@@ -56,14 +61,23 @@ def stack(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[St
         files=["docker-compose.yml", "compose.import.yml"],
         environment={"R3MES_IMPORT_DIR": str(folder)},
     )
-    pinned = model(DATA, download_source="https://origin.invalid/tiny.gguf")
-    (stack.directory / "genesis" / "genesis.json").write_bytes(list_form(pinned))
+    pin(stack, PINNED)
     try:
         stack.run("build", "init", "downloader", "verifier", seconds=1500)
         yield stack
     finally:
         print(stack.run("logs", "--no-color", "--tail", "60", check=False))  # noqa: T201  pytest shows it on failure
         stack.down("--volumes", "--rmi", "local", "--timeout", "10")
+
+
+def pin(stack: Stack, entry: dict[str, object]) -> None:
+    (stack.directory / "genesis" / "genesis.json").write_bytes(list_form(entry))
+
+
+def accept(stack: Stack, folder: Path, entry: dict[str, object]) -> None:
+    """Pin another model, and only that."""
+    pin(stack, entry)
+    in_init(stack, folder, "r3mes", "genesis", "accept", "--yes")
 
 
 def in_init(stack: Stack, folder: Path, *command: str) -> str:
@@ -120,3 +134,38 @@ def test_a_file_of_the_pinned_name_in_the_folder_is_adopted_by_the_downloader(st
     (folder / "tiny.gguf").write_bytes(DATA)
     (folder / "tiny.gguf").chmod(0o644)
     wait_until_verified(stack)
+
+
+def test_verify_says_whether_a_file_is_pinned(stack: Stack, folder: Path) -> None:
+    (folder / "wrong.bin").write_bytes(b"?" + DATA[1:])
+    said = in_init(stack, folder, "r3mes", "verify", "/import/mine.bin")
+    assert said == f"{DIGEST}  Tiny  /import/mine.bin\n"
+    init = ("run", "--rm", "--no-deps", "-T", "-v", f"{folder}:/import:ro", "init")
+    assert stack.exit_code(*init, "r3mes", "verify", "/import/wrong.bin") == 3
+
+
+def test_gc_removes_what_left_the_genesis_and_leaves_the_owners_of_the_table(stack: Stack, folder: Path) -> None:
+    kept = json.loads(in_init(stack, folder, "r3mes", "gc", "--yes", "--json"))
+    assert kept["items"] == []
+    accept(stack, folder, OTHER)
+    gone = json.loads(in_init(stack, folder, "r3mes", "gc", "--yes", "--json"))
+    assert ("verified", DIGEST, "removed") in {(item["kind"], item["sha256"], item["result"]) for item in gone["items"]}
+    wait_until(lambda: rights(stack, folder) == {}, 60, "the downloader to remove what is its own")
+    program = (
+        "import json, os\n"
+        "for name in ('incoming', 'verified', 'rejected', 'trust'):\n"
+        "    status = os.stat(f'/models/{name}')\n"
+        "    print(json.dumps([status.st_uid, status.st_gid, status.st_mode & 0o7777]))"
+    )
+    owners = [json.loads(line) for line in in_init(stack, folder, "python", "-c", program).splitlines()]
+    assert owners == [[10001, 10000, 0o2770], [10002, 10000, 0o2755], [10002, 10000, 0o2750], [0, 0, 0o755]]
+
+
+def test_the_verifier_removes_what_left_the_genesis_for_longer_than_it_is_kept(stack: Stack, folder: Path) -> None:
+    """Its `trust/` is mounted read-only: it takes the lock of acceptance all the same."""
+    accept(stack, folder, PINNED)
+    wait_until_verified(stack)  # adopted from the folder once more
+    (stack.directory / ".env").write_text("R3MES_RETAIN_HOURS=0.002\n")
+    stack.run("up", "--detach", "--wait", *SERVICES)
+    accept(stack, folder, OTHER)
+    wait_until(lambda: rights(stack, folder) == {}, 120, "the removal")

@@ -13,5 +13,8 @@ from tests.support.redis_server import RedisServer
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     home = tmp_path_factory.mktemp("faults")
-    with RedisServer(tmp_path_factory.mktemp("faults-redis")) as redis, Stage(home, redis).open() as stage:
+    with (
+        RedisServer(tmp_path_factory.mktemp("faults-redis"), node="local") as redis,
+        Stage(home, redis).open() as stage,
+    ):
         yield stage

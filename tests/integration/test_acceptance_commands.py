@@ -13,7 +13,9 @@ import pexpect
 import pytest
 
 from shared.genesis import parse_genesis
-from tests.support.geneses import OTHER_DIGEST, list_form, other_entry, plain_form
+from tests.support.chain_nodes import chain_genesis, chain_of, rpc
+from tests.support.geneses import DIGEST, OTHER_DIGEST, list_form, other_entry, plain_form
+from tests.support.minisign_vectors import GENESIS, public_key, signature
 
 ROOT = Path(__file__).resolve().parents[2]
 R3MES = [sys.executable, "-m", "launcher"]
@@ -166,6 +168,64 @@ def test_accept_shows_the_difference_on_a_terminal_and_does_as_it_is_told(
     assert terminal.exitstatus == status
     shown = json.loads(shell.run("genesis", "show", "--json").stdout)
     assert [model["model_name"] for model in shown["models"]] == [models]
+
+
+def test_a_signature_is_checked_by_every_command_and_shown(shell: Shell) -> None:
+    key = {"R3MES_GENESIS_PUBKEY": public_key()}
+    shell.genesis.write_bytes(GENESIS)
+    beside = shell.genesis.with_name("genesis.json.minisig")
+    beside.write_bytes(signature("stranger"))
+    commands = (["init", "check"], ["init"], ["genesis", "accept", "--yes"], ["genesis", "accept", "--stage", "--yes"])
+    for command in (*commands, ["genesis", "check", "genesis/genesis.json"]):
+        refused = shell.run(*command, **key)
+        assert refused.returncode == 78, command
+        assert "86E3B90CB7238945" in refused.stderr
+    assert not shell.store.exists()
+
+    beside.write_bytes(signature())
+    shown = "signature right, key 84DA20379E55B9BA, 'genesis of the tests, prehashed'"
+    assert shown in shell.run("init", "check", **key).stdout
+    assert shell.run("genesis", "check", "genesis/genesis.json", **key).returncode == 0
+    assert shell.run("init").returncode == 0
+    recorded = shell.run("genesis", "accept", "--yes", **key)
+    assert recorded.returncode == 0
+    assert shown in recorded.stdout
+    assert "records its signature" in recorded.stdout
+    assert "already" in shell.run("genesis", "accept", **key).stderr
+
+
+def test_a_changed_genesis_that_is_signed_still_waits_for_accept(shell: Shell) -> None:
+    key = {"R3MES_GENESIS_PUBKEY": public_key()}
+    shell.genesis.write_bytes(list_form(other_entry()))
+    shell.run("init")
+    shell.genesis.write_bytes(GENESIS)
+    shell.genesis.with_name("genesis.json.minisig").write_bytes(signature())
+
+    stopped = shell.run("init", **key)
+
+    assert stopped.returncode == 78
+    assert "removed Other" in stopped.stderr
+    assert shell.run("genesis", "accept", "--yes", **key).returncode == 0
+    assert "unchanged" in shell.run("init", **key).stdout
+
+
+def test_the_chain_s_word_is_shown_and_its_veto_is_an_error_of_configuration(shell: Shell) -> None:
+    shell.genesis.write_bytes(plain_form())
+    with chain_of(3) as nodes:
+        for node in nodes:
+            node.serve(chain_genesis(DIGEST))
+        chain = {"R3MES_CHAIN_RPC": rpc(nodes)}
+        assert "endpoints agree on a registry of 1 models" in shell.run("init", "check", **chain).stdout
+        for node in nodes:
+            node.serve(chain_genesis(OTHER_DIGEST))
+        for command in (["init", "check"], ["init"], ["genesis", "accept", "--yes"]):
+            vetoed = shell.run(*command, **chain)
+            assert vetoed.returncode == 78
+            assert "the chain vetoes Tiny" in vetoed.stderr
+    assert not shell.store.exists()
+    unreachable = shell.run("init", **chain)
+    assert unreachable.returncode == 0
+    assert "nothing is vetoed" in unreachable.stdout
 
 
 def test_add_makes_the_file_and_appends_to_it(shell: Shell) -> None:

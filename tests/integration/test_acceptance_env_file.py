@@ -55,7 +55,7 @@ def test_what_the_address_policy_needs_comes_along(tmp_path: Path) -> None:
 
 
 def test_secret_files_of_other_services_are_not_read(tmp_path: Path) -> None:
-    load(tmp_path, "R3MES_REDIS_URL_FILE=/run/secrets/redis\nHF_TOKEN_FILE=/run/secrets/token\n")
+    load(tmp_path, "R3MES_REDIS_URL_FILE=/run/secrets/redis\nR3MES_NODE=here\nHF_TOKEN_FILE=/run/secrets/token\n")
 
 
 REFUSED: list[tuple[str, str | bytes, str]] = [
@@ -84,3 +84,17 @@ def test_on_a_host_the_file_is_not_read(tmp_path: Path) -> None:
     settings, _ = load_init_settings({}, project=tmp_path)
 
     assert settings.genesis == tmp_path / "genesis" / "genesis.json"
+
+
+@pytest.mark.parametrize("name", ["R3MES_REDIS_URL", "R3MES_REDIS_URL_FILE"])
+def test_a_redis_outside_of_the_stack_needs_a_name_for_this_host(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="no name") as error:
+        load(tmp_path, f"{name}=redis://me:secret@far:6379/0\n")
+    assert "R3MES_NODE" in error.value.next_step
+    assert "secret" not in error.value.diagnostics()
+    assert load(tmp_path, f"{name}=x\nR3MES_NODE=here\n").node == "here"
+
+
+def test_on_a_host_redis_is_always_given_and_the_name_has_a_default(tmp_path: Path) -> None:
+    settings, _ = load_init_settings({"R3MES_REDIS_URL": "redis://127.0.0.1:6379/0"}, project=tmp_path)
+    assert settings.node == "local"

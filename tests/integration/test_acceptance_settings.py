@@ -38,7 +38,12 @@ def test_the_pinned_digest_is_over_the_raw_bytes(host: Host) -> None:
 SETTINGS: list[tuple[Mapping[str, str], str]] = [
     ({"R3MES_GENESIS_PUBKEY": "RWQ"}, "R3MES_GENESIS_PUBKEY"),
     ({"R3MES_GENESIS_SIGNATURE": "genesis.json.minisig"}, "R3MES_GENESIS_SIGNATURE"),
-    ({"R3MES_CHAIN_RPC": "https://a,https://b,https://c"}, "R3MES_CHAIN_RPC"),
+    ({"R3MES_CHAIN_RPC": "https://a,https://b"}, "R3MES_CHAIN_RPC"),
+    ({"R3MES_CHAIN_RPC": "https://a,https://b,https://A:443/"}, "twice"),
+    ({"R3MES_CHAIN_RPC": "https://a,https://b,http://169.254.169.254"}, "link-local"),
+    ({"R3MES_CHAIN_RPC": "https://a,https://b,c:26657"}, "R3MES_CHAIN_RPC"),
+    ({"R3MES_CHAIN_RPC": "https://a,https://b,https://user:secret@c"}, "R3MES_CHAIN_RPC"),
+    ({"R3MES_CHAIN_RPC": "https://a,https://b,https://c?key=x"}, "query"),
     ({"R3MES_GENESIS_SHA256": "abc"}, "R3MES_GENESIS_SHA256"),
     ({"R3MES_GENESSIS": "x"}, "R3MES_GENESSIS"),
     ({"R3MES_BIND": "0.0.0.0"}, "R3MES_API_KEYS"),  # noqa: S104

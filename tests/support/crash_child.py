@@ -9,7 +9,6 @@ import errno
 import itertools
 import multiprocessing
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,11 @@ from tests.support.verifier_store import Store
 
 # Everything through which the verifier changes the disk or makes it durable.
 STEP_BYTES = 16 * 1024  # of children whose steps are small, so that a small file has all of them
+SMALL_STEPS = (
+    (follower, "STEP_BYTES", STEP_BYTES),
+    (private_copy, "BUFFER_BYTES", STEP_BYTES),
+    (low_space, "COMMIT_BYTES", 4 * STEP_BYTES),
+)
 _CHANGES = ("fchmod", "fsync", "mkdir", "link", "rename", "unlink", "rmdir", "ftruncate", "pwrite", "write")
 KILLED = -signal.SIGKILL
 
@@ -55,8 +59,8 @@ def _follow(root: Path, digest: str, die_before: int) -> None:
 
 
 def _take_small_steps() -> None:
-    follower.STEP_BYTES = private_copy.BUFFER_BYTES = STEP_BYTES
-    low_space.COMMIT_BYTES = 4 * STEP_BYTES
+    for module, name, small in SMALL_STEPS:
+        setattr(module, name, small)
 
 
 def _verify(root: Path, digest: str, die_before: int, without_tmpfile: bool, small_steps: bool) -> None:
@@ -66,27 +70,6 @@ def _verify(root: Path, digest: str, die_before: int, without_tmpfile: bool, sma
         _take_small_steps()
     _die_before(die_before)
     verify_once(StoreLayout(root), digest)
-
-
-def photograph_verification(root: Path, digest: str, disk: Path, photographs: Path, without_fsync: bool) -> None:
-    """Verify in small steps, and copy the file `disk` before each change; the target of a process of `context`."""
-    _take_small_steps()
-    if without_fsync:
-        _skip_fsync_of_files()
-    _before_changes(lambda number: shutil.copyfile(disk, photographs / f"{number:04}.img"))
-    verify_once(StoreLayout(root), digest)
-
-
-def _skip_fsync_of_files() -> None:
-    """Let no file of `.partial` but the notes be synced."""
-    real = os.fsync
-
-    def fsync(descriptor: int) -> None:
-        if len(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))) != 64:  # noqa: PTH115, PTH119
-            real(descriptor)
-
-    os.fsync = fsync
-    private_copy.start_writeback = lambda *_arguments: None
 
 
 def _die_before(number: int) -> None:

@@ -43,6 +43,8 @@ def model(data: bytes, **changes: object) -> dict[str, object]:
 class Downloader:
     """One downloader process; `environ` beyond the store, a Redis that is not there, and a port of its own."""
 
+    module = "services.downloader"
+
     def __init__(self, home: Path, *models: dict[str, object], environ: Mapping[str, str] | None = None) -> None:
         self.home = home
         home.mkdir(exist_ok=True)
@@ -77,7 +79,7 @@ class Downloader:
         """Start it and wait for nothing."""
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "services.downloader"], env=self.environ, cwd=self.home, stderr=log, stdout=log
+                [sys.executable, "-m", self.module], env=self.environ, cwd=self.home, stderr=log, stdout=log
             )
 
     def run_to_end(self, timeout: float = 30) -> int:

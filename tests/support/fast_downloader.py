@@ -39,6 +39,10 @@ SHORT = Limits(
     quiet_seconds=4.0,
     first_wait_seconds=0.02,
     longest_wait_seconds=0.1,
+    chain_seconds=4.0,
+    chain_again_seconds=0.3,
+    chain_veto_seconds=0.3,
+    chain_silent_seconds=0.3,
 )
 
 # What stands in the log for each connection that is tried, followed by address and port.

@@ -24,6 +24,7 @@ from typing import Any, Self
 import pytest
 import requests
 
+from shared.redis_rights import DOWNLOADER, VERIFIER
 from shared.store.layout import StoreLayout
 from tests.support.downloader_process import REPOSITORY, sha256
 from tests.support.fast_downloader import CONNECTS
@@ -267,7 +268,7 @@ def is_alive(pid: int) -> bool:
 
 @dataclass
 class Stage:
-    """Redis, verifier, store, and the nursery of the downloaders; `environ` is what these all get."""
+    """Redis, verifier, store, and the nursery of the downloaders; `environ` is what the downloaders get."""
 
     home: Path
     redis: RedisServer
@@ -290,12 +291,13 @@ class Stage:
             "R3MES_MODELS_DIR": str(self.layout.root),
             "R3MES_GENESIS": str(self.home / "no-operator-file.json"),
             "R3MES_LISTEN": "127.0.0.1:0",
-            "R3MES_REDIS_URL": self.redis.url,
+            "R3MES_REDIS_URL": self.redis.service_url(DOWNLOADER),
             "R3MES_RECONCILE_SECONDS": "0.5",
         }
         with ExitStack() as running:
             log = running.enter_context((self.home / "verifier.log").open("ab"))
-            verifier = self._start("services.verifier", stderr=log)
+            others = {**self.environ, "R3MES_REDIS_URL": self.redis.service_url(VERIFIER)}
+            verifier = self._start("services.verifier", stderr=log, env=others)
             running.callback(_end, verifier)
             self._nursery = self._start(
                 *("tests.support.fast_downloader", "--nursery"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -305,7 +307,8 @@ class Stage:
             assert verifier.poll() is None, "the verifier has ended"
 
     def _start(self, *module: str, **streams: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - what Popen takes
-        return subprocess.Popen([sys.executable, "-m", *module], env=self.environ, cwd=self.home, **streams)
+        options = {"env": self.environ, "cwd": self.home, **streams}
+        return subprocess.Popen([sys.executable, "-m", *module], **options)
 
     def fork(self, wanted: Mapping[str, object]) -> int:
         """Let the nursery fork a downloader; return its pid."""

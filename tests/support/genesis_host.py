@@ -38,8 +38,8 @@ class Host:
         settings, values = load_init_settings({**self.environ, **environ}, project=self.project)
         return check_start(settings, values)
 
-    def accept(self, *, staged: bool = False) -> None:
-        settings, values = load_init_settings(self.environ, project=self.project)
+    def accept(self, *, staged: bool = False, **environ: str) -> None:
+        settings, values = load_init_settings({**self.environ, **environ}, project=self.project)
         (stage if staged else accept)(plan_acceptance(settings, values))
 
     def refused(self, **environ: str) -> ConfigurationError:

@@ -12,7 +12,7 @@ from shared.store.verified import has_right_receipt
 from tests.support.downloader_process import Downloader, model, sha256
 from tests.support.downloader_stand import DIGEST
 
-R3MES = [sys.executable, "-m", "launcher", "import"]
+R3MES = [sys.executable, "-m", "launcher"]
 
 
 def host(folder: Path, *models: bytes | dict[str, object]) -> Downloader:
@@ -23,6 +23,11 @@ def host(folder: Path, *models: bytes | dict[str, object]) -> Downloader:
 
 def run_import(on: Downloader, *arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run `r3mes import` to its end, with pipes for a terminal."""
+    return run_r3mes(on, "import", *arguments, **environ)
+
+
+def run_r3mes(on: Downloader, *arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of `r3mes` to its end, with pipes for a terminal."""
     return subprocess.run(
         [*R3MES, *map(str, arguments)],
         cwd=on.home,

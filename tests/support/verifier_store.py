@@ -94,6 +94,11 @@ class Store:
         """I1: every `verified/<64 hex>/*.gguf` has its directory's SHA-256. Return those that have not."""
         return [path for path in self.layout.verified.glob("*/*.gguf") if hash_of_file(path) != path.parent.name]
 
+    def holds(self, digest: str, file_name: str = "tiny.gguf") -> bool:
+        """I2: whether the right bytes are the verified name's or incoming's, under its own name or a claimed one."""
+        kept = [self.layout.verified_file(digest, file_name), *self.layout.incoming_dir(digest).glob("[.d]*")]
+        return any(path.is_file() and hash_of_file(path) == digest for path in kept)
+
 
 def hash_of_file(path: Path) -> str:
     digest = hashlib.sha256()

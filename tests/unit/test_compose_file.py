@@ -1,11 +1,19 @@
 """docker-compose.yml against the code: what a service reads it is given, and it mounts no more than it needs."""
 
 import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+from launcher.credentials import ACL_FILE, OWNERS, URL_FILE
+from launcher.init_command import CREDENTIALS
+from shared.redis_rights import HEALTH
 from shared.settings import KNOWN_NAMES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -14,19 +22,35 @@ SERVICES = STACK["services"]
 IMPORT = yaml.safe_load((REPOSITORY / "compose.import.yml").read_text())
 OURS = {"downloader": "DownloaderSettings", "verifier": "VerifierSettings", "miner": "MinerSettings"}
 # The image sets these; a folder to import from needs a mount of its own.
+REDIS_URL = "R3MES_REDIS_URL${"
 NOT_PASSED = {"R3MES_MODELS_DIR", "R3MES_STORE_KIND", "R3MES_LISTEN", "R3MES_IMPORT_DIR"}
+
+
+def has_compose() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
+
+
+def names(service: str) -> set[str]:
+    """Names that a service is given; where one depends on another setting, both that it may be."""
+    found = SERVICES[service]["environment"]
+    if isinstance(found, dict):
+        return set(found)
+    given = {line.partition("=")[0] for line in found}
+    return {name for name in given if not name.startswith(REDIS_URL)} | {"R3MES_REDIS_URL", "R3MES_REDIS_URL_FILE"}
 
 
 @pytest.mark.parametrize(("service", "name"), OURS.items())
 def test_a_service_is_given_every_setting_that_it_reads(service: str, name: str) -> None:
     settings = getattr(importlib.import_module(f"services.{service}.settings"), name)
     read = {field.alias for field in settings.model_fields.values()} - NOT_PASSED
-    assert read <= set(SERVICES[service]["environment"])
+    assert read <= names(service)
 
 
 @pytest.mark.parametrize("service", OURS)
 def test_every_name_that_is_passed_is_known(service: str) -> None:
-    passed = {name for name in SERVICES[service]["environment"] if name.startswith("R3MES_")}
+    passed = {name for name in names(service) if name.startswith("R3MES_")}
     assert passed <= KNOWN_NAMES
 
 
@@ -69,3 +93,47 @@ def test_a_folder_to_import_from_is_the_downloader_s_alone_and_read_only() -> No
 @pytest.mark.parametrize("service", ["downloader", "verifier"])
 def test_the_image_of_r3mes_has_what_it_calls_of_a_service(service: str) -> None:
     assert f"COPY services/{service} /app/services/{service}\n" in (REPOSITORY / "launcher/Dockerfile").read_text()
+
+
+def test_each_of_three_mounts_its_own_credentials_alone_and_read_only() -> None:
+    found = {
+        name: (mount["target"], mount["volume"]["subpath"], mount["read_only"])
+        for name, service in SERVICES.items()
+        for mount in service.get("volumes", ())
+        if mount["source"] == "credentials" and name != "init"
+    }
+    assert found == {name: (str(CREDENTIALS), name, True) for name in OWNERS}
+
+
+def test_redis_takes_rights_from_init_s_file_and_has_no_other_way_in() -> None:
+    (_, _, command), health = SERVICES["redis"]["command"], SERVICES["redis"]["healthcheck"]["test"][1]
+    assert f"cat {CREDENTIALS}/{ACL_FILE} >/tmp/{ACL_FILE} && exec redis-server --aclfile /tmp/{ACL_FILE}" in command
+    assert f"--user {HEALTH} " in health
+    assert not {"requirepass", "protected-mode"} & set(re.findall(r"[a-z-]+", command))
+    assert "--appendonly yes --maxmemory-policy noeviction" in command
+    assert "ports" not in SERVICES["redis"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"R3MES_REDIS_URL_FILE": f"{CREDENTIALS}/{URL_FILE}"}),
+        ({"R3MES_REDIS_URL": ""}, {"R3MES_REDIS_URL_FILE": f"{CREDENTIALS}/{URL_FILE}"}),
+        ({"R3MES_REDIS_URL_FILE": "/run/secrets/url"}, {"R3MES_REDIS_URL_FILE": "/run/secrets/url"}),
+        ({"R3MES_REDIS_URL": "rediss://me:p@ss=$$1@far:1/0"}, {"R3MES_REDIS_URL": "rediss://me:p@ss=$$1@far:1/0"}),
+    ],
+    ids=["nothing", "empty", "a file", "an address"],
+)
+@pytest.mark.skipif(not has_compose(), reason="only Compose itself can tell")
+def test_the_address_of_redis_reaches_a_service_in_exactly_one_way(
+    given: dict[str, str], expected: dict[str, str]
+) -> None:
+    told = subprocess.run(
+        ["docker", "compose", "--env-file", "/dev/null", "config", "--format", "json"],
+        cwd=REPOSITORY, env={"PATH": os.environ["PATH"], **given}, capture_output=True, check=True, text=True,
+    ).stdout  # fmt: skip
+    for service in ("downloader", "verifier"):
+        environment = json.loads(told)["services"][service]["environment"]
+        # `config` writes a dollar as two, so that its output can be read again.
+        found = {n: v.replace("$$", "$") for n, v in environment.items() if n.startswith("R3MES_REDIS_URL")}
+        assert found == expected

@@ -215,6 +215,17 @@ class TestRenewals:
         for turn in range(10):
             assert renewals.is_any_alive({"job:1": 5.0 - turn}, now=turn * (STALE_SECONDS - 1))
 
+    def test_who_looks_in_between_knows_sooner(self) -> None:
+        renewals = Renewals()
+        renewals.observe({"job:1": 5.0}, now=0.0)
+        assert not renewals.is_any_alive({"job:1": 5.0}, now=STALE_SECONDS)
+
+    def test_an_entry_that_stays_for_hours_does_not_come_to_life_again(self) -> None:
+        renewals = Renewals()
+        for hour in range(5):
+            renewals.observe({"job:1": 5.0}, now=hour * 3600.0)
+        assert not renewals.is_any_alive({"job:1": 5.0}, now=5 * 3600.0)
+
     def test_one_living_execution_is_enough(self) -> None:
         renewals = Renewals()
         renewals.is_any_alive({"job:1": 5.0}, now=0.0)

@@ -1,107 +1,71 @@
-"""Low-space mode under a power cut at every change of the disk: an ext4 image, copied at each, mounted, and judged.
-
-The copy of the backing file has what the file system had written by then, and nothing of what was only in memory.
-"""
+"""Low-space mode under a power cut after every write: no byte is punched out of incoming before its copy is durable."""
 
 import os
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from services.verifier.run_once import Outcome, verify_once
-from shared.store.layout import StoreLayout
-from tests.support.crash_child import context, photograph_verification
+from shared.store.verified import has_right_receipt
+from tests.support.crash_child import SMALL_STEPS
 from tests.support.low_space import assert_no_byte_is_lost
+from tests.support.power_cut import PowerCuts, leave_out_fsync, record_power_cuts, room_for_disks, write_through_cache
 from tests.support.slow_download import Download
 from tests.support.verifier_store import Store, entry, sha256_of
 
-CONTENT = os.urandom(180_000)
+CONTENT = os.urandom(180_000)  # several commits of small steps
 DIGEST = sha256_of(CONTENT)
-IMAGE_BYTES = 24 * 1024 * 1024
-CHILD_SECONDS = 120.0
 
 
-@contextmanager
-def mounted(image: Path, at: Path) -> Iterator[Path]:
-    at.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-o", "loop", str(image), str(at)], check=True)
-    try:
-        yield at
-    finally:
-        subprocess.run(["umount", str(at)], check=True)
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Path]:
+    with room_for_disks(tmp_path / "room") as room:
+        yield room
 
 
-def can_mount(directory: Path) -> bool:
-    """Whether this user may mount images here; makes an empty one to find out."""
-    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
-        return False
-    try:
-        make_image(directory / "probe.img")
-        with mounted(directory / "probe.img", directory / "probe"):
-            return True
-    except (OSError, subprocess.CalledProcessError):
-        return False
+@pytest.fixture(autouse=True)
+def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, small in SMALL_STEPS:
+        monkeypatch.setattr(module, name, small)
 
 
-def make_image(image: Path) -> None:
-    with image.open("xb") as file:
-        file.truncate(IMAGE_BYTES)
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
-
-
-def images_of_a_verification(tmp_path: Path, *, without_fsync: bool) -> list[Path]:
-    image = tmp_path / "disk.img"
-    make_image(image)
-    photographs = tmp_path / "photographs"
-    photographs.mkdir()
-    with mounted(image, tmp_path / "disk") as disk:
-        store = Store.make(disk / "models", entry(CONTENT))
+def verification(room: Path) -> PowerCuts:
+    def downloaded(root: Path) -> Store:
+        store = Store.make(root, entry(CONTENT))
         Download(store, CONTENT, mode="low-space").complete()
-        os.sync()
-        arguments = (store.layout.root, DIGEST, image, photographs, without_fsync)
-        child = context.Process(target=photograph_verification, args=arguments)
-        child.start()
-        child.join(CHILD_SECONDS)
-        assert child.exitcode == 0
-    return sorted(photographs.iterdir())
+        return store
+
+    return record_power_cuts(room, downloaded, lambda store: verify_once(store.layout, DIGEST))
 
 
-def count_bad(tmp_path: Path, images: list[Path], check: Callable[[Store], None]) -> int:
-    bad = 0
-    for image in images:
-        with mounted(image, tmp_path / "after") as disk:
-            try:
-                check(Store(StoreLayout(disk / "models")))
-            except AssertionError:
-                bad += 1
-    return bad
-
-
-def check_and_finish(store: Store) -> None:
-    """I1 and I2 as the disk came up, and after the next turn."""
-    assert store.wrong_verified_files() == []
-    assert_no_byte_is_lost(store, CONTENT, len(CONTENT))
+def is_held(store: Store) -> bool:
+    """I1 and I2 as the disk came up, and, where they hold, after the next turn."""
+    try:
+        assert store.wrong_verified_files() == []
+        assert_no_byte_is_lost(store, CONTENT, len(CONTENT))
+    except AssertionError:
+        return False
     assert verify_once(store.layout, DIGEST) in {Outcome.PROMOTED, Outcome.ALREADY_VERIFIED}
     assert store.layout.verified_file(DIGEST, "tiny.gguf").read_bytes() == CONTENT
+    assert has_right_receipt(store.layout, DIGEST, "tiny.gguf") is not None
+    return True
 
 
 @pytest.mark.slow
-def test_a_power_cut_before_any_change_loses_nothing(tmp_path: Path) -> None:
-    if not can_mount(tmp_path):
-        pytest.skip("only root mounts images")
-    images = images_of_a_verification(tmp_path, without_fsync=False)
-    assert len(images) >= 40, "the changes of the disk were not seen"
-    assert count_bad(tmp_path, images, check_and_finish) == 0
+def test_a_power_cut_after_any_write_loses_nothing(room: Path) -> None:
+    found = verification(room).judge(is_held)
+    assert len(found) >= 80, "the writes were not seen"
+    assert all(found)
 
 
 @pytest.mark.slow
-def test_the_same_power_cuts_lose_bytes_when_the_partial_is_not_synced(tmp_path: Path) -> None:
+def test_the_same_power_cuts_lose_bytes_when_the_partial_is_not_synced(
+    room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The control: without the fsync of the partial, incoming gives up bytes that are nowhere else yet."""
-    if not can_mount(tmp_path):
-        pytest.skip("only root mounts images")
-    images = images_of_a_verification(tmp_path, without_fsync=True)
-    assert count_bad(tmp_path, images, check_and_finish) > 0
+    with monkeypatch.context() as recording:
+        write_through_cache(recording)
+        leave_out_fsync(recording, lambda path: path.name == DIGEST and path.parent.name == ".partial")
+        cuts = verification(room)
+    assert not all(cuts.judge(is_held))

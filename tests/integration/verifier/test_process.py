@@ -229,13 +229,35 @@ def test_the_verdict_of_a_killed_worker_comes_within_a_minute(
     link.close()
 
 
-def test_an_unknown_setting_and_retention_are_refused_by_name(
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("R3MES_SCRUB_HORS", "24"), ("R3MES_SCRUB_HOURS", "0"), ("R3MES_RETAIN_HOURS", "0"), ("R3MES_RETAIN_HOURS", "-1")],
+)
+def test_an_unknown_or_impossible_setting_is_refused_by_name(
+    store: Store, clean_redis: str, start_verifier: StartVerifier, name: str, setting: str
+) -> None:
+    verifier = start_verifier(store, clean_redis, **{name: setting})
+    assert verifier.process.wait(30) == 78
+    assert name in verifier.log()
+
+
+@pytest.mark.slow
+def test_a_model_that_left_the_genesis_is_removed_after_its_time_and_others_are_told(
     store: Store, clean_redis: str, start_verifier: StartVerifier
 ) -> None:
-    for name in ("R3MES_SCRUB_HORS", "R3MES_RETAIN_HOURS"):
-        verifier = start_verifier(store, clean_redis, **{name: "24"})
-        assert verifier.process.wait(30) == 78
-        assert name in verifier.log()
+    verifier = start_verifier(store, clean_redis, R3MES_RETAIN_HOURS="0.0004")  # 1.44 s
+    verifier.wait_until_ready()
+    verify_again(store, verifier, clean_redis)
+    link = RedisLink(clean_redis)
+    with link.client.pubsub() as events:
+        events.subscribe("r3mes:local:events")
+        store.accept(entry(b"another", "another"))
+        wait_until(lambda: not store.layout.verified_dir(SMALL_DIGEST).exists(), 20, "the removal")
+        told = wait_until(lambda: _next_event(events, "verdict"), what="the others to be told")
+    assert told["sha256"] == SMALL_DIGEST
+    assert verifier.metric("r3mes_deletions_total", {"reason": "retention"}) == 1
+    assert verifier.terminate(STOP_SECONDS) == 0
+    link.close()
 
 
 def test_a_store_without_an_accepted_genesis_is_refused(

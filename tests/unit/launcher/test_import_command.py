@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from launcher.display import PlainDisplay, printable
+from launcher.file_session import exit_code
 from launcher.hashing import hash_file
-from launcher.import_command import exit_code
 from launcher.importing import failure
 from services.downloader.interrupt import Reason
 from services.downloader.run_once import (

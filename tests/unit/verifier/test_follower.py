@@ -235,8 +235,8 @@ def test_without_room_for_a_second_copy_it_gives_way_and_the_job_makes_room(
     store: Store, verifier: Verifier, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unnamed: list[int] = []
-    real = private_copy_module._open_copy
-    monkeypatch.setattr(private_copy_module, "_open_copy", lambda *a: unnamed.append(1) or real(*a))
+    real = private_copy_module.open_empty
+    monkeypatch.setattr(private_copy_module, "open_empty", lambda *a: unnamed.append(1) or real(*a))
     monkeypatch.setattr(private_copy_module, "reserve", _only_for_partials(store))
     download = Download(store, RIGHT)
     download.receive(2 * MIB)

@@ -87,6 +87,11 @@ class Copies:
             return None
         return begun
 
+    def end(self, digest: str, begun: Begun) -> None:
+        """End a copy that was taken, unless it was given back to be kept."""
+        if self.get(digest) is not begun:
+            begun.close()
+
     def drop(self, digest: str) -> None:
         """End the copy of a digest, if there is one."""
         begun = self._begun.pop(digest, None)

@@ -19,7 +19,7 @@ import structlog
 from services.verifier.copies import Begun, Copies
 from services.verifier.existing import ExistingFiles, Provenance, write_receipt
 from services.verifier.incoming import Incoming, open_incoming, sweep_claimed
-from services.verifier.low_space import BytesLostError, LowSpaceCopy, settle_partial
+from services.verifier.low_space import BytesLostError, settle_partial
 from services.verifier.metrics import Deletion, Result, VerifierMetrics
 from services.verifier.progress import Observer
 from services.verifier.promote import promote
@@ -175,8 +175,7 @@ class Verifier:
                 begun.copy.clear()
                 write_receipt(self.layout, pin.sha256, pin.file_name, status, provenance)
         finally:
-            if self.copies.get(pin.sha256) is not begun:
-                begun.close()
+            self.copies.end(pin.sha256, begun)
         match verdict:
             case Verdict.STOPPED:
                 return Outcome.STOPPED
@@ -207,9 +206,8 @@ class Verifier:
             return begun.copy.fill(
                 incoming.descriptor, size=expected_size(pin, journal), stop=self.stop, on_bytes=begun.on_bytes
             )
-        except DiskFullError:
-            if isinstance(begun.copy, LowSpaceCopy):
-                self.copies.keep(pin.sha256, begun)  # as good as before, for when there is room
+        except DiskFullError:  # of a low-space copy
+            self.copies.keep(pin.sha256, begun)  # as good as before, for when there is room
             raise
         finally:
             self.metrics.verified_bytes.inc(begun.copy.hashing.done - before)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from services.verifier import existing, follower, incoming
 from services.verifier.follower import Follower
@@ -12,7 +13,7 @@ from services.verifier.rejected import read_rejected
 from services.verifier.verification import Outcome, Verifier
 from shared.store.layout import StoreLayout
 from tests.support.slow_download import Download
-from tests.support.verifier_stand import DIGEST, RIGHT
+from tests.support.verifier_stand import DIGEST, RIGHT, value
 from tests.support.verifier_store import Store
 
 
@@ -124,6 +125,19 @@ def test_claimed_data_that_cannot_be_put_back_waits_for_the_next_start(
     monkeypatch.setattr(incoming, "rename_noreplace", refuse)
     assert incoming.sweep_claimed(store.layout, DIGEST) == 0
     assert claimed.read_bytes() == RIGHT
+
+
+def test_lost_bytes_whose_data_cannot_be_removed_are_recorded_and_not_counted_as_deleted(
+    store: Store, verifier: Verifier, registry: CollectorRegistry
+) -> None:
+    journal = store.put(DIGEST, RIGHT)
+    with open_incoming(store.layout, DIGEST) as opened:
+        assert opened is not None
+        store.layout.data(DIGEST).unlink()
+        verifier.void("0" * 64, opened, journal, "lost")
+    (record,) = read_rejected(store.layout, DIGEST).values()
+    assert (record.reason, record.source) == ("bytes_lost", None)
+    assert value(registry, "r3mes_deletions_total", reason="bytes_lost") == 0
 
 
 # Following.

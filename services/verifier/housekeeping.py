@@ -6,7 +6,6 @@ verified files against receipts.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections import Counter
@@ -88,8 +87,8 @@ def sweep_orphans(verifier: Verifier) -> None:
     for digest in verifier.trust.current.digests:
         sweep_claimed(layout, digest)
     for digest in _partial_digests(layout.partial):
-        if not os.path.lexists(layout.data(digest)):  # its other half is gone, whether pinned or not
-            with suppress(OSError):
+        with suppress(OSError):
+            if _is_gone(layout.data(digest)):  # its other half, whether pinned or not
                 orphans += remove_partial(layout, digest)
     for directory in verified_digest_dirs(layout):
         with suppress(OSError):  # made for a promotion that did not come; not empty is the rule
@@ -97,6 +96,15 @@ def sweep_orphans(verifier: Verifier) -> None:
     if orphans:
         verifier.metrics.deletions.labels(reason=Deletion.ORPHAN).inc(orphans)
         log.info("removed copies that a crash left", files=orphans)
+
+
+def _is_gone(path: Path) -> bool:
+    """Tell whether there is nothing at `path`; raises OSError when that cannot be known now."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return False
 
 
 def _partial_digests(partial: Path) -> set[str]:

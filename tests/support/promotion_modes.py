@@ -130,9 +130,9 @@ MODES = (
     Mode("named copy", complete, 90, (*_PROMOTION, ".partial/"), without_tmpfile=True),
     Mode("wrong bytes", wrong, 90, ("O_TMPFILE", "rejected/", "unlinkat("), is_right=False),
     Mode("low-space", low_space, 120, (*_PROMOTION, "FALLOC_FL_PUNCH_HOLE", "SEEK_HOLE")),
-    Mode("a start after a crash", resumed_low_space, 150, (*_PROMOTION, "ftruncate(", "rejected/"), first=start),
+    Mode("a start after a crash", resumed_low_space, 150, (*_PROMOTION, "ftruncate(", '/rejected"'), first=start),
     Mode("wrong bytes in low-space", wrong_low_space, 120, ("PUNCH_HOLE", "rejected/", "unlink("), is_right=False),
-    Mode("following", half_there, 40, ("O_TMPFILE", "pwrite64(", "lease.json"), first=follow),
-    Mode("following in low-space", half_there_low_space, 80, ("PUNCH_HOLE", "fsync(", "lease.json"), first=follow),
+    Mode("following", half_there, 35, ("O_TMPFILE", "pwrite64(", "lease.json"), first=follow),
+    Mode("following in low-space", half_there_low_space, 60, ("PUNCH_HOLE", "fsync(", "lease.json"), first=follow),
     Mode("verified without a receipt", without_receipt, 60, ("fsync(", "receipt.json", "unlinkat(")),
 )

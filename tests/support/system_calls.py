@@ -18,7 +18,7 @@ from pathlib import Path
 # Whatever takes a path or a descriptor; what does not lead to the store is left out afterwards.
 TRACED = "%file,%desc,%fstat,%statfs,%fstatfs"
 SYNCS = frozenset({"fsync", "fdatasync"})
-END_SECONDS = 30.0
+END_SECONDS = 60.0
 _BEGUN = re.compile(r"(?P<thread>\d+) +(?P<name>\w+)\((?P<arguments>.*)")
 _RESUMED = re.compile(r"(?P<thread>\d+) +<\.\.\. \w+ resumed>(?P<rest>.*)")
 _FILES = re.compile(r"""<([^>]*)>|"([^"]+)\"""")

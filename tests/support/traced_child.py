@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,8 +29,10 @@ Turn = Callable[[Verifier, str], str]
 """What a child does in its first turn; returns how it ended. The second one is a verification, always."""
 
 KILLED = crash_child.KILLED
-TURN_SECONDS = 30.0
+TURN_SECONDS = 60.0
 _GO = signal.SIGUSR1
+# Starting one child asks after all others, and two threads that read one's exit status at a time both get it wrong.
+_PROCESSES = threading.Lock()
 _PR_SET_PDEATHSIG, _PR_SET_PTRACER = 1, 0x59616D61
 
 context = crash_child.context
@@ -63,7 +66,8 @@ class TracedChild:
         self._ours, theirs = context.Pipe()
         arguments = (store.layout.root, digest, first, log, without_tmpfile, theirs)
         self.process = context.Process(target=_live, args=arguments)
-        self.process.start()
+        with _PROCESSES:
+            self.process.start()
         theirs.close()
         assert self._answer() == "ready", self.log()
 
@@ -73,9 +77,10 @@ class TracedChild:
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _where: TracebackType | None
     ) -> None:
-        self.process.kill()
-        self.process.join()
-        self.process.close()
+        with _PROCESSES:
+            self.process.kill()
+            self.process.join()
+            self.process.close()
         self._ours.close()
 
     def turn(self, trace: Path | None = None, inject: str = "") -> str | None:
@@ -99,8 +104,9 @@ class TracedChild:
         return [] if not answer else answer.splitlines()
 
     def exitcode(self) -> int | None:
-        self.process.join(TURN_SECONDS)
-        return self.process.exitcode
+        with _PROCESSES:
+            self.process.join(TURN_SECONDS)
+            return self.process.exitcode
 
     def log(self) -> str:
         return self._log.read_text() if self._log.exists() else ""

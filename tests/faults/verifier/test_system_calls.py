@@ -22,7 +22,7 @@ from tests.support.traced_child import Turn
 AT_ONCE = 2  # most of a trial is waiting for fork, strace and disk
 MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs on every Linux
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def test_a_fault_at_any_system_call_breaks_nothing_on_tmpfs(in_memory: Path) -> 
 
 
 def test_calls_of_a_thread_are_seen_and_made_to_fail_as_well(tmp_path: Path) -> None:
-    mode = replace(UNNAMED, first=careless_turns.verify_in_a_thread)
+    mode = replace(UNNAMED, name="unnamed copy in a thread", first=careless_turns.verify_in_a_thread)
     calls = [call for call in record_all(mode, tmp_path) if call.name in {"fsync", "linkat", "pwrite64"}]
     wrong = try_all(mode, calls, Fault, tmp_path)
     assert not wrong, "\n".join(wrong)

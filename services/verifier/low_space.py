@@ -121,6 +121,9 @@ class PartialsLock:
             raise NotReadyError(
                 "another verifier makes partials in this store", next_step="run one verifier for one store"
             ) from error
+        except OSError:
+            os.close(descriptor)
+            raise
         self._descriptor = descriptor
 
     def release(self) -> None:
@@ -131,8 +134,8 @@ class PartialsLock:
 
 
 def is_low_space(layout: StoreLayout, journal: Journal) -> bool:
-    """Tell whether this generation is copied in low-space mode: it is announced so, or was begun so."""
-    return journal.mode == "low-space" or is_noted(PartialNote.read(layout.partial_note(journal.sha256)), journal)
+    """Tell whether this generation is copied in low-space mode: it is announced so, or was begun so. Raises OSError."""
+    return journal.mode == "low-space" or is_noted(_read_note(layout, journal.sha256), journal)
 
 
 def settle_partial(
@@ -148,7 +151,7 @@ def settle_partial(
 
     `incoming` None: there is no data; `journal`: the valid one of that very data. Raises OSError.
     """
-    note = PartialNote.read(layout.partial_note(digest))
+    note = _read_note(layout, digest)
     first_hole = 0
     if incoming is not None and journal is not None:
         first_hole = _first_hole(incoming.descriptor, durable_of(note, journal))
@@ -176,17 +179,24 @@ def open_low_space(layout: StoreLayout, incoming: Incoming, journal: Journal, st
     digest = incoming.digest
     match step:
         case PartialStep.RESUME:
-            durable = durable_of(PartialNote.read(layout.partial_note(digest)), journal)
+            durable = durable_of(_read_note(layout, digest), journal)
             descriptor = _reopen(layout, digest)
-            os.ftruncate(descriptor, durable)
-            _give_up(incoming.descriptor, durable, digest)  # a crash may have come before: the room is needed now
         case PartialStep.BEGIN:
             durable = 0
             descriptor = os.open(layout.partial_file(digest), os.O_CREAT | os.O_EXCL | os.O_RDWR | _FLAGS, 0o600)
-            fsync_dir(layout.partial)
         case _:
             raise BytesLostError(f"bytes of {digest} are neither in the partial nor in incoming")
-    return LowSpaceCopy(descriptor, layout, journal, durable)
+    copy = LowSpaceCopy(descriptor, layout, journal, durable)
+    try:
+        if step is PartialStep.BEGIN:
+            fsync_dir(layout.partial)
+        else:
+            os.ftruncate(descriptor, durable)
+            _give_up(incoming.descriptor, durable, digest)  # a crash may have come before: the room is needed now
+    except BaseException:
+        copy.close()
+        raise
+    return copy
 
 
 def remove_partial(layout: StoreLayout, digest: str) -> bool:
@@ -197,6 +207,11 @@ def remove_partial(layout: StoreLayout, digest: str) -> bool:
             path.unlink()
             found = True
     return found
+
+
+def _read_note(layout: StoreLayout, digest: str) -> PartialNote | None:
+    """Return the note, None when there is none; one that cannot be read now must not make its partial void."""
+    return PartialNote.read_own(layout.partial_note(digest))
 
 
 def _reopen(layout: StoreLayout, digest: str) -> int:

@@ -71,22 +71,31 @@ def replace_json(path: Path, document: object, *, mode: int) -> None:
     replace_bytes(path, json.dumps(document, indent=1, allow_nan=False).encode() + b"\n", mode=mode)
 
 
-def read_hostile_bytes(path: Path | str, *, dir_fd: int | None = None, limit: int = MAX_DOCUMENT_BYTES) -> bytes | None:
-    """Return the content of a regular file of at most `limit` bytes, else None. Follows no link and never blocks."""
+def read_bytes(path: Path | str, *, dir_fd: int | None = None, limit: int = MAX_DOCUMENT_BYTES) -> bytes | None:
+    """Return the content of a regular file of at most `limit` bytes; None when there is no such file.
+
+    Follows no link and never blocks. Raises OSError when it cannot be read now, which says nothing about its content.
+    """
     try:
         descriptor = os.open(path, HOSTILE_FLAGS, dir_fd=dir_fd)
-    except OSError:
+    except FileNotFoundError:
         return None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read(limit + 1)
-    except OSError:
-        return None
     finally:
         os.close(descriptor)
     return content if len(content) <= limit else None
+
+
+def read_hostile_bytes(path: Path | str, *, dir_fd: int | None = None, limit: int = MAX_DOCUMENT_BYTES) -> bytes | None:
+    """Return what `read_bytes` does, and None for what cannot be read as well."""
+    try:
+        return read_bytes(path, dir_fd=dir_fd, limit=limit)
+    except OSError:
+        return None
 
 
 def read_hostile_json(path: Path | str, *, dir_fd: int | None = None) -> dict[str, object] | None:

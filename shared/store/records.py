@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared.states import FailureReason, Source
-from shared.store.atomic import read_hostile_bytes, replace_bytes
+from shared.store.atomic import read_bytes, read_hostile_bytes, replace_bytes
 from shared.store.layout import (
     DIGEST,
     INCOMING_FILE_MODE,
@@ -54,6 +54,15 @@ class Record(BaseModel):
     def read(cls, path: Path | str, *, dir_fd: int | None = None) -> Self | None:
         """Return the document at `path`, or None when it is absent or not one; never raises for its content."""
         content = read_hostile_bytes(path, dir_fd=dir_fd)
+        return None if content is None else cls.parse(content)
+
+    @classmethod
+    def read_own(cls, path: Path) -> Self | None:
+        """Return what `read` does of a document of this process's own, whose absence says something.
+
+        Raises OSError when it is there and cannot be read now.
+        """
+        content = read_bytes(path)
         return None if content is None else cls.parse(content)
 
     def write(self, path: Path) -> None:

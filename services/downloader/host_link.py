@@ -7,7 +7,6 @@ a regular file whose digest is the pinned one (an adopted file) gives way.
 from __future__ import annotations
 
 import os
-import secrets
 from enum import Enum, auto
 from pathlib import Path
 
@@ -41,7 +40,8 @@ def look_at(layout: StoreLayout, pin: ModelPin) -> Place:
 
 def make_link(layout: StoreLayout, pin: ModelPin) -> None:
     """Put the link in place atomically, over whatever stands there; raises OSError."""
-    temporary = layout.root / f".{secrets.token_hex(8)}.link"
+    temporary = layout.root / f".{pin.file_name}.link"  # no random name: what a kill leaves, the next one takes up
+    temporary.unlink(missing_ok=True)
     temporary.symlink_to(_target(pin))
     try:
         temporary.replace(layout.root / pin.file_name)

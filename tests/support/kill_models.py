@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from shared.acceptance.trust_state import trust_lock
@@ -66,10 +68,13 @@ class Models:
             shutil.rmtree(self.layout.verified_dir(model.digest), ignore_errors=True)
             self.removed_by_hand += 1
             self.watch.track(model.digest, model.size)
-        self._remove_what_left()
+        self.remove_what_left()
 
     def leftovers(self) -> list[str]:
-        """Return what lies in the store beside verified models, their receipts, and the downloader's memory of them."""
+        """Return what lies in the store beside verified models, their receipts, and the downloader's memory of them.
+
+        Raises FileNotFoundError when a directory goes meanwhile.
+        """
         root = self.layout.root
         left = [str(path.relative_to(root)) for path in root.rglob("*") if _TEMPORARY.fullmatch(path.name)]
         left += [f".partial/{path.name}" for path in self.layout.partial.iterdir()]
@@ -105,7 +110,8 @@ class Models:
         for model in new:
             self.watch.track(model.digest, model.size)
 
-    def _remove_what_left(self) -> None:
+    def remove_what_left(self) -> None:
+        """Remove verified models that no genesis pins, as an operator does to whom they are of no use."""
         for directory in self.layout.verified.iterdir():
             if directory.name != self.layout.partial.name and directory.name not in self.digests:
                 shutil.rmtree(directory, ignore_errors=True)
@@ -118,9 +124,8 @@ class Models:
 def occupied_bytes(root: Path) -> int:
     """Return what the files under `root` occupy on the disk."""
     total = 0
-    for path in root.rglob("*"):
-        try:
-            total += path.lstat().st_blocks * 512
-        except OSError:
-            continue  # gone meanwhile
+    for directory, _, names in os.walk(root):
+        for name in names:
+            with suppress(OSError):  # gone meanwhile
+                total += os.lstat(os.path.join(directory, name)).st_blocks * 512  # noqa: PTH118 - walk gives text
     return total

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
 from shared.store.layout import StoreLayout
 from shared.store.records import Journal
@@ -26,12 +28,12 @@ def moments_of(layout: StoreLayout, digests: Iterable[str]) -> frozenset[Moment]
 
 def is_journal_replaced(layout: StoreLayout, digests: Iterable[str]) -> bool:
     """Tell whether a journal is just being replaced."""
-    return any(any(layout.incoming_dir(digest).glob(".journal.json.*")) for digest in digests)
+    return any(_has(layout.incoming_dir(digest), ".journal.json.") for digest in digests)
 
 
 def _one(layout: StoreLayout, digest: str) -> Moment:
     has_data = layout.data(digest).exists()
-    is_claimed = not has_data and any(layout.incoming_dir(digest).glob(".claimed-*"))
+    is_claimed = not has_data and _has(layout.incoming_dir(digest), ".claimed-")
     if layout.verified_dir(digest).exists():
         is_done = layout.receipt(digest).exists() and not has_data and not is_claimed
         return Moment.IDLE if is_done else Moment.PROMOTING
@@ -41,3 +43,9 @@ def _one(layout: StoreLayout, digest: str) -> Moment:
     if journal is None:
         return Moment.DOWNLOADING if has_data else Moment.IDLE
     return Moment.VERIFYING if journal.complete else Moment.DOWNLOADING
+
+
+def _has(directory: Path, prefix: str) -> bool:
+    with suppress(OSError):  # it may go at any time
+        return any(path.name.startswith(prefix) for path in directory.iterdir())
+    return False

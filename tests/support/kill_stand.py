@@ -7,29 +7,25 @@ verifier has given a verdict, a question has gone through Redis and a verdict ha
 
 from __future__ import annotations
 
-import http.client
 import os
 import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from shared.store.layout import StoreLayout
 from shared.store.records import Journal, Lease
 from tests.support.kill_models import Models, occupied_bytes
 from tests.support.kill_moments import Moment, is_journal_replaced, moments_of
 from tests.support.log_tail import LogTail
-from tests.support.model_supply import MIB, SEND_BUFFER, ModelSupply
+from tests.support.model_supply import MIB, SEND_BUFFER, WEIGHTS, ModelSupply
 from tests.support.origin_server import ScriptedOrigin
 from tests.support.redis_server import RedisServer
+from tests.support.service_answers import answers_ping, is_ready
 from tests.support.service_nursery import Nursery, Process
 from tests.support.store_watch import StoreWatch
 
@@ -58,6 +54,7 @@ class Plan:
     seed: int
     slots: int = 12
     cap_bytes: int = 200 * MIB
+    weights: Sequence[int] = WEIGHTS
     bytes_per_second: float = 24e6
     reconcile_seconds: float = 2.0
 
@@ -135,7 +132,7 @@ class Stand:
             origin = places.enter_context(ScriptedOrigin(send_buffer=SEND_BUFFER))
             places.enter_context(self._redis)
             self._environ = self._environment(origin)
-            supply = ModelSupply(origin, self._chance, self.plan.bytes_per_second)
+            supply = ModelSupply(origin, self._chance, self.plan.bytes_per_second, self.plan.weights)
             self.models = Models(self.layout, self.watch, supply, self._chance)
             self.models.accept(self.plan.slots, self.plan.cap_bytes)
             self.watch.start()
@@ -215,7 +212,7 @@ class Stand:
         if kind == "any":
             self._attend(lambda: time.monotonic() >= until)
             return
-        self._attend(chosen[kind], seconds=_CHOSEN_SECONDS, pause=0.001)
+        self._attend(chosen[kind], seconds=_CHOSEN_SECONDS, pause=0.002)
         if kind == "complete":
             self._never.wait(self._chance.uniform(0, 0.02))
 
@@ -334,6 +331,7 @@ class Stand:
         """Let everything run undisturbed until all is verified; start both anew, and look at what is left."""
         self._attend(self.models.are_all_verified, or_else="every model verified", renews=False)
         self._stop_in_order()
+        self.models.remove_what_left()  # what was promoted after its genesis had gone
         for name in (DOWNLOADER, VERIFIER):
             self._start(name)
 
@@ -348,7 +346,10 @@ class Stand:
 
     def _left(self) -> list[str]:
         """Return what should not be there, more bytes than the verified models' included."""
-        left = self.models.leftovers()
+        try:
+            left = self.models.leftovers()
+        except FileNotFoundError as error:
+            return [f"something that went just now: {error.filename}"]
         size = sum(model.size for model in self.models.pinned)
         occupied = occupied_bytes(self.layout.root)
         return [*left, f"{occupied} bytes for {size}"] if occupied > size + MIB else left
@@ -370,26 +371,3 @@ class Stand:
             lines.append(f"{model} {model.size} {told} verified={self.watch.is_verified(model.digest)}")
         lines += [f"--- {service.name}\n{service.log.tail()}" for service in self._services.values()]
         return "\n".join(lines)
-
-
-def is_ready(port: int) -> bool:
-    """Tell whether /readyz answers 200."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def answers_ping(url: str) -> bool:
-    """Tell whether Redis answers."""
-    client = redis.Redis.from_url(url, socket_timeout=1.0, retry=Retry(NoBackoff(), retries=0))
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
-    finally:
-        client.close()

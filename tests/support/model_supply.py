@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.origin import Bucket
@@ -18,6 +18,7 @@ KIB, MIB = 1024, 1024 * 1024
 # How large, and how often so large.
 SIZES = ((300, 4 * KIB), (4 * KIB, MIB), (MIB, 8 * MIB), (12 * MIB, 48 * MIB))
 WEIGHTS = (4, 4, 5, 3)
+MOSTLY_LARGE = (2, 2, 2, 6)
 LIES = 0.15
 SEND_BUFFER = 128 * KIB
 
@@ -60,15 +61,18 @@ class Model:
 class ModelSupply:
     """Draws models and serves them, at `bytes_per_second` over all connections together."""
 
-    def __init__(self, origin: ScriptedOrigin, chance: random.Random, bytes_per_second: float) -> None:
+    def __init__(
+        self, origin: ScriptedOrigin, chance: random.Random, bytes_per_second: float, weights: Sequence[int]
+    ) -> None:
         self._origin = origin
         self._chance = chance
         self._bucket = Bucket(bytes_per_second)
+        self._weights = weights
         self.liars: set[str] = set()
 
     def draw(self, slot: int, at_most: int, is_rejected: Callable[[str], bool]) -> Model:
         """Return a new model of at most so many bytes, and serve it; `is_rejected` tells whether its lie was found."""
-        low, high = self._chance.choices(SIZES, WEIGHTS)[0]
+        low, high = self._chance.choices(SIZES, self._weights)[0]
         size = max(300, min(at_most, self._chance.randint(low, high)))
         content = self._chance.randbytes(size)
         lie = None

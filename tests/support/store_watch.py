@@ -21,7 +21,7 @@ from pathlib import Path
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
-_PAUSE_SECONDS = 0.004
+_PAUSE_SECONDS = 0.01
 # A look that finds nothing right is repeated so often before it is a breach: names move between two system calls.
 _LOOKS = 5
 

@@ -24,7 +24,7 @@ from tests.support.loop_disk import loop_disk
 from tests.support.model_supply import MIB, MOSTLY_LARGE
 from tests.support.service_nursery import Nursery
 
-DISK_BYTES = 400 * MIB
+DISK_BYTES = 356 * MIB
 # What stays free beside a model (services.downloader.transfer.space), and a little for the documents.
 KEPT_FREE = 256 * MIB + 4 * MIB
 
@@ -137,7 +137,7 @@ def room_for_one_copy(seed: int, disk: Path) -> Plan:
     """Plan a stand whose models just fit on the disk, once each."""
     usage = os.statvfs(disk)
     room = usage.f_bavail * usage.f_frsize - KEPT_FREE
-    return Plan("room for one copy", disk / "three", seed, 8, room, MOSTLY_LARGE)
+    return Plan("room for one copy", disk / "three", seed, 6, room, MOSTLY_LARGE)
 
 
 def assert_it_was_a_proof(runs: Runs, has_small_disk: bool) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from shared.acceptance.trust_state import trust_lock
 from shared.store.layout import StoreLayout
 from shared.store.records import RejectedRecord
+from tests.support.kill_moments import Moment, moments_of
 from tests.support.model_supply import Model, ModelSupply
 from tests.support.store_watch import StoreWatch
 from tests.support.verifier_store import Store
@@ -53,8 +54,10 @@ class Models:
     def renew(self) -> None:
         """Let verified models give way: most to new ones, some to the same ones once more."""
         done = [model for model in self.pinned if self.watch.is_verified(model.digest)]
-        again = [model for model in done if self._chance.random() < REMOVED_BY_HAND]
-        leaving = [model for model in done if model not in again]
+        chosen = [model for model in done if self._chance.random() < REMOVED_BY_HAND]
+        leaving = [model for model in done if model not in chosen]
+        # While the verifier has still to remove incoming, it may do so after the verified file has gone.
+        again = [model for model in chosen if moments_of(self.layout, [model.digest]) == {Moment.IDLE}]
         self.replaced += len(leaving)
         left = [model for model in self.pinned if model not in done]
         if left and self._chance.random() < UNWANTED_ON_ITS_WAY:

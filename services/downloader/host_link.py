@@ -6,8 +6,8 @@ a regular file whose digest is the pinned one (an adopted file) gives way.
 
 from __future__ import annotations
 
-import hashlib
 import os
+import secrets
 from enum import Enum, auto
 from pathlib import Path
 
@@ -41,9 +41,7 @@ def look_at(layout: StoreLayout, pin: ModelPin) -> Place:
 
 def make_link(layout: StoreLayout, pin: ModelPin) -> None:
     """Put the link in place atomically, over whatever stands there; raises OSError."""
-    # The same name each time (short enough for any file's), so that the next one takes up what a kill left.
-    temporary = layout.root / f".{hashlib.sha256(pin.file_name.encode()).hexdigest()[:16]}.link"
-    temporary.unlink(missing_ok=True)
+    temporary = layout.root / f".{secrets.token_hex(8)}.link"
     temporary.symlink_to(_target(pin))
     try:
         temporary.replace(layout.root / pin.file_name)

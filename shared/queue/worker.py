@@ -68,6 +68,9 @@ class VerifyWorker(SimpleWorker):
         """Take and run jobs until `stop` is set, with `serving` set meanwhile; raises what Redis raises."""
         self.register_birth()  # type: ignore[no-untyped-call]  # RQ's own
         try:
+            # One verifier a node, and it runs nothing yet: what counts as started was a killed one's, and would keep
+            # the reconciler from asking again until it expires.
+            self._sweep_abandoned(float("inf"))
             serving.set()
             while not self._stop.is_set():
                 self.heartbeat()
@@ -103,19 +106,19 @@ class VerifyWorker(SimpleWorker):
             for registry in (FinishedJobRegistry, FailedJobRegistry):
                 pipeline.zremrangebyscore(registry_key(registry, self._node), 0, time.time())
             pipeline.execute()
-        self._sweep_abandoned(registry_key(StartedJobRegistry, self._node))
+        self._sweep_abandoned(time.time())
         clean_worker_registry(self._queue)
         self._maintained_at = time.monotonic()
 
-    def _sweep_abandoned(self, key: str) -> None:
-        """Drop the entries of dead workers and let their jobs expire; the reconciler has long enqueued others."""
-        now = time.time()
-        abandoned = cast("list[bytes]", self.connection.zrangebyscore(key, 0, now))
+    def _sweep_abandoned(self, expired_before: float) -> None:
+        """Drop the entries of dead workers and let their jobs expire; the reconciler enqueues others."""
+        key = registry_key(StartedJobRegistry, self._node)
+        abandoned = cast("list[bytes]", self.connection.zrangebyscore(key, 0, expired_before))
         if not abandoned:
             return
         log.info("jobs of a worker that died", jobs=len(abandoned))
         with self.connection.pipeline() as pipeline:
-            pipeline.zremrangebyscore(key, 0, now)
+            pipeline.zremrangebyscore(key, 0, expired_before)
             for entry in abandoned:
                 job_id = as_ascii(entry).partition(":")[0]
                 with suppress(JobRefusedError):  # an entry that names no job of ours

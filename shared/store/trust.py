@@ -7,6 +7,7 @@ runs keeps what it has.
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,14 @@ MAX_GENESIS_BYTES = 256 * 1024 * 1024
 _ACCEPT = (
     "run `r3mes genesis accept` (in a container stack: docker compose run --rm --no-deps init r3mes genesis accept)"
 )
+
+# An acceptance writes two files; a start that falls between them waits so long for the second.
+ACCEPTANCE_SECONDS = 2.0
+_POLL_SECONDS = 0.02
+
+
+class DisagreeingTrustError(StoreError):
+    """The pair in `trust/` disagrees: a crash between its two writes, or an acceptance that is at it now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,9 @@ def read_trust(layout: StoreLayout) -> Trust:
     if raw is None or accepted is None:
         raise StoreError(f"no genesis is accepted in {layout.trust}", next_step=_ACCEPT)
     if hashlib.sha256(raw).hexdigest() != accepted.sha256:
-        raise StoreError(f"{layout.genesis} is not what {layout.accepted.name} says was accepted", next_step=_ACCEPT)
+        raise DisagreeingTrustError(
+            f"{layout.genesis} is not what {layout.accepted.name} says was accepted", next_step=_ACCEPT
+        )
     return Trust(parse_genesis(raw, file=str(layout.genesis)), _read_staged(layout))
 
 
@@ -70,7 +81,7 @@ class TrustWatch:
     def __init__(self, layout: StoreLayout) -> None:
         self._layout = layout
         self._seen = self._identity()
-        self.current = read_trust(layout)
+        self.current = self._first()
 
     def poll(self) -> Trust | None:
         """Return the new trust when it changed and agrees, else None; a pair that disagrees changes nothing."""
@@ -86,6 +97,18 @@ class TrustWatch:
             return None
         self.current = trust
         return trust
+
+    def _first(self) -> Trust:
+        """Read at the start, when an acceptance may be between its two writes; raises as `read_trust` does."""
+        deadline = time.monotonic() + ACCEPTANCE_SECONDS
+        while True:
+            try:
+                return read_trust(self._layout)
+            except DisagreeingTrustError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_POLL_SECONDS)
+                self._seen = self._identity()
 
     def _identity(self) -> tuple[tuple[int, int, int] | None, ...]:
         paths = (self._layout.genesis, self._layout.accepted, self._layout.next_genesis)

@@ -163,6 +163,28 @@ def test_maintenance_sweeps_what_dead_workers_and_others_left(link: RedisLink) -
     assert link.raw.ttl(f"rq:job:{foreign}") == -1, "what is not ours is not touched"
 
 
+def test_what_a_killed_worker_had_begun_may_be_asked_for_as_soon_as_another_serves(
+    link: RedisLink, worker: Worker
+) -> None:
+    assert worker.serving.wait(10)
+    worker.end()
+    link.raw.zadd("rq:wip:verify:local", {f"verify-local_{DIGEST}_1:1": 1e12})
+    queue = VerifyQueue(link, "local")
+    assert not queue.enqueue(DIGEST)
+    stop, serving = threading.Event(), threading.Event()
+    next_one = threading.Thread(
+        target=run_worker, args=(link, "local", stop), kwargs={"on_refused": worker.refused.append, "serving": serving}
+    )
+    next_one.start()
+    try:
+        assert serving.wait(10)
+        assert queue.enqueue(DIGEST)
+        wait_until(lambda: worker.calls == [DIGEST], what="the job to run")
+    finally:
+        stop.set()
+        next_one.join(15)
+
+
 def test_refusals_are_told_with_their_reason(link: RedisLink, worker: Worker) -> None:
     link.raw.rpush("rq:queue:verify:local", "os.system", f"verify-local_{DIGEST}_1")
     wait_until(lambda: worker.refused == [JobRefusal.ID, JobRefusal.ABSENT], what="two refusals")

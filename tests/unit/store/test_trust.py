@@ -1,10 +1,12 @@
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from shared.errors import GenesisError, StoreError
+from shared.store import trust
 from shared.store.trust import TrustWatch, read_trust
 from tests.support.verifier_store import Store, entry, sha256_of
 
@@ -21,10 +23,10 @@ def genesis(*entries: dict[str, object]) -> bytes:
 
 
 def test_what_was_accepted_is_read(store: Store) -> None:
-    trust = read_trust(store.layout)
-    assert trust.digests == {ONE}
-    assert trust.genesis.sha256 == sha256_of(store.layout.genesis.read_bytes())
-    assert trust.staged is None
+    read = read_trust(store.layout)
+    assert read.digests == {ONE}
+    assert read.genesis.sha256 == sha256_of(store.layout.genesis.read_bytes())
+    assert read.staged is None
 
 
 @pytest.mark.parametrize("name", ["genesis", "accepted"])
@@ -64,9 +66,9 @@ def test_the_watch_notices_a_new_genesis_once(store: Store) -> None:
     watch = TrustWatch(store.layout)
     assert watch.poll() is None
     store.accept(entry(TWO))
-    trust = watch.poll()
-    assert trust is not None
-    assert trust.digests == {TWO} == watch.current.digests
+    accepted = watch.poll()
+    assert accepted is not None
+    assert accepted.digests == {TWO} == watch.current.digests
     assert watch.poll() is None
 
 
@@ -80,6 +82,28 @@ def test_the_watch_keeps_what_runs_while_the_pair_disagrees(store: Store) -> Non
     assert watch.current.digests == {ONE}
     store.layout.accepted.write_bytes(whole)
     assert watch.poll() is not None
+
+
+def test_a_start_between_the_two_writes_of_an_acceptance_waits_for_the_second(store: Store) -> None:
+    before = store.layout.accepted.read_bytes()
+    store.accept(entry(TWO))
+    whole = store.layout.accepted.read_bytes()
+    store.layout.accepted.write_bytes(before)
+    second = threading.Timer(0.2, store.layout.accepted.write_bytes, [whole])
+    second.start()
+    watch = TrustWatch(store.layout)
+    second.join()
+    assert watch.current.digests == {TWO}
+    assert watch.poll() is None
+
+
+def test_a_start_does_not_wait_for_long_for_a_pair_that_disagrees(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust, "ACCEPTANCE_SECONDS", 0.1)
+    store.layout.genesis.write_bytes(genesis(entry(TWO)))
+    with pytest.raises(StoreError, match=r"is not what accepted\.json says"):
+        TrustWatch(store.layout)
 
 
 def test_the_watch_notices_what_is_staged_and_unstaged(store: Store) -> None:

@@ -13,6 +13,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 MAX_DOCUMENT_BYTES = 64 * 1024
@@ -58,22 +59,35 @@ def replace_json(path: Path, document: object, *, mode: int) -> None:
     replace_bytes(path, json.dumps(document, indent=1, allow_nan=False).encode() + b"\n", mode=mode)
 
 
-def read_hostile_bytes(path: Path | str, *, dir_fd: int | None = None, limit: int = MAX_DOCUMENT_BYTES) -> bytes | None:
-    """Return the content of a regular file of at most `limit` bytes, else None. Follows no link and never blocks."""
+@contextmanager
+def open_hostile(path: Path | str, *, dir_fd: int | None = None) -> Iterator[BufferedReader | None]:
+    """Yield a regular file for reading, or None where there is none. Follows no link and never blocks.
+
+    What the caller reads may raise OSError.
+    """
     try:
         descriptor = os.open(path, HOSTILE_FLAGS, dir_fd=dir_fd)
     except OSError:
-        return None
+        yield None
+        return
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
+            yield None
+            return
         with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(limit + 1)
-    except OSError:
-        return None
+            yield file
     finally:
         os.close(descriptor)
-    return content if len(content) <= limit else None
+
+
+def read_hostile_bytes(path: Path | str, *, dir_fd: int | None = None, limit: int = MAX_DOCUMENT_BYTES) -> bytes | None:
+    """Return the content of a regular file of at most `limit` bytes, else None. Follows no link and never blocks."""
+    with open_hostile(path, dir_fd=dir_fd) as file:
+        try:
+            content = file.read(limit + 1) if file else None
+        except OSError:
+            return None
+    return content if content is not None and len(content) <= limit else None
 
 
 def read_hostile_json(path: Path | str, *, dir_fd: int | None = None) -> dict[str, object] | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from launcher.genesis_commands import hint_left_out
 from shared.acceptance import InitSettings, StartAction, StartOutcome, check_start, load_init_settings, start_store
 from shared.errors import StoreError
 from shared.store.atomic import open_dir
@@ -80,6 +81,7 @@ def _tell(outcome: StartOutcome, settings: InitSettings, *, done: bool) -> None:
     out.print(f"genesis   {_verdict(outcome, done=done)}")
     out.print(f"sha256    {outcome.genesis.sha256}")
     out.print(f"models    {', '.join(pin.model_name for pin in outcome.genesis.models)}")
+    hint_left_out(outcome.genesis)
 
 
 def _verdict(outcome: StartOutcome, *, done: bool) -> str:

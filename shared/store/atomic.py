@@ -36,8 +36,11 @@ def fsync_dir(path: Path) -> None:
         os.fsync(descriptor)
 
 
-def replace_bytes(path: Path, content: bytes, *, mode: int) -> None:
-    """Replace `path` atomically and durably by a file of `content` with exactly `mode`; raises OSError."""
+def replace_bytes(path: Path, content: bytes, *, mode: int, overwrite: bool = True) -> None:
+    """Replace `path` atomically and durably by a file of `content` with exactly `mode`.
+
+    Raises OSError; FileExistsError, with the old file left as it is, where there is one and `overwrite` is False.
+    """
     with open_dir(path.parent) as directory:
         temporary = f".{path.name}.{secrets.token_hex(8)}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
@@ -47,7 +50,11 @@ def replace_bytes(path: Path, content: bytes, *, mode: int) -> None:
                 file.flush()
                 os.fchmod(descriptor, mode)
                 os.fsync(descriptor)
-            os.rename(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+            if overwrite:
+                os.rename(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+            else:
+                os.link(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+                os.unlink(temporary, dir_fd=directory)
         except BaseException:
             os.unlink(temporary, dir_fd=directory)
             raise

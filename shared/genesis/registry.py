@@ -65,12 +65,11 @@ def read_entry(entry: JsonValue, path: str, refuse: Refuser) -> Taken | LeftOut 
         raise refuse.error(path, quote(entry), "an object")
     if not _is_active(entry, path, refuse):
         return None
-    registry = _fields(entry, path, _REGISTRY_FIELDS, refuse)
+    registry = checked_entry(entry, path, refuse)
     config_path = join(path, "config")
     config = registry.get("config", {})
     if not isinstance(config, dict):
         raise refuse.error(config_path, quote(config), "an object")
-    config = _fields(config, config_path, _CONFIG_FIELDS, refuse)
     if reason := _encrypted(config):
         return LeftOut(path, _name(registry, config), reason)
     given = [key for key in REQUIRED if config.get(key) not in _DEFAULTS]
@@ -80,6 +79,20 @@ def read_entry(entry: JsonValue, path: str, refuse: Refuser) -> Taken | LeftOut 
         if key not in config:
             raise refuse.error(join(config_path, key), "no such key", _WANTED)
     return Taken(path, model_pin({"ipfs_fallback_hash": "", **config}, config_path, refuse))
+
+
+def checked_entry(entry: JsonValue, path: str, refuse: Refuser) -> dict[str, JsonValue]:
+    """Return an entry with each field that is given, by its snake_case name and in its own type.
+
+    Raises GenesisError for a key that no field has, one that comes twice, and a value of another type.
+    """
+    if not isinstance(entry, dict):
+        raise refuse.error(path, quote(entry), "an object")
+    registry = _fields(entry, path, _REGISTRY_FIELDS, refuse)
+    config = registry.get("config")
+    if isinstance(config, dict):
+        registry["config"] = _fields(config, join(path, "config"), _CONFIG_FIELDS, refuse)
+    return registry
 
 
 REQUIRED = ("model_name", "file_name", "download_source", "verification_sha256", "required_disk_space_gb")

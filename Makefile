@@ -119,11 +119,15 @@ EXTRAS := downloader verifier miner launcher torch
 COMPILE = env -u PIP_FIND_LINKS -u UV_FIND_LINKS $(UV) pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header pyproject.toml
 
+.PHONY: proto
+proto: $(STAMP) ## generate the Python code of proto/ again
+	@$(BIN)/python proto/generate.py
+
 .PHONY: lock
 lock: ## resolve the locks again; ARGS=--upgrade for newer versions
 	@command -v $(UV) >/dev/null || { echo "no uv; next: pipx install uv, or make lock UV=/path/to/uv" >&2; exit 1; }
 	@echo "dev.txt, which the others follow"
-	@$(COMPILE) $(ARGS) $(foreach extra,downloader verifier miner launcher demo dev,--extra $(extra)) -o locks/dev.txt
+	@$(COMPILE) $(ARGS) $(foreach extra,downloader verifier miner launcher demo wire dev,--extra $(extra)) -o locks/dev.txt
 	@$(foreach extra,$(EXTRAS),echo $(extra).txt && $(COMPILE) $(ARGS) --extra $(extra) -c locks/dev.txt -o locks/$(extra).txt &&) true
 	@echo "build.txt, model.txt"
 	@$(COMPILE:pyproject.toml=) $(ARGS) --group build -c locks/dev.txt -o locks/build.txt

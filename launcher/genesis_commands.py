@@ -1,4 +1,4 @@
-"""`r3mes genesis show | check | add | accept`: looking at pins, writing them, and making one the accepted one.
+"""`r3mes genesis show | check | add | accept | migrate`: looking at pins, writing them, making one the accepted one.
 
 Data goes to stdout, hints and questions to stderr. Nothing here decides: `shared.genesis` parses, `shared.acceptance`
 accepts, `launcher.genesis_entry` makes entries.
@@ -6,6 +6,7 @@ accepts, `launcher.genesis_entry` makes entries.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -15,9 +16,9 @@ import typer
 from rich.console import Console
 
 from launcher.confirm import confirm
-from launcher.display import choose_display
-from launcher.genesis_entry import add_entry
-from launcher.hashing import hash_file
+from launcher.display import choose_display, printable
+from launcher.genesis_entry import add_entry, check_output, migrate_legacy, read_legacy
+from launcher.hashing import HashedFile, hash_file
 from launcher.streams import write_data
 from shared.acceptance import AcceptancePlan, accept, load_init_settings, plan_acceptance, read_candidate, stage
 from shared.acceptance.settings import DEFAULT_GENESIS
@@ -35,6 +36,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_SHOWN_LEFT_OUT = 20
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
 
@@ -46,8 +48,10 @@ def show(*, as_json: AsJson = False) -> None:
         _print_json({**_as_data(trust.genesis), "staged": _as_data(trust.staged) if trust.staged else None})
         return
     _print_genesis("accepted", trust.genesis)
+    hint_left_out(trust.genesis)
     if trust.staged:
         _print_genesis("staged", trust.staged)
+        hint_left_out(trust.staged)
 
 
 @app.command()
@@ -64,6 +68,7 @@ def check(
         _print_json(_as_data(genesis))
     else:
         _print_genesis("right", genesis)
+    hint_left_out(genesis)
     _hint_addresses(genesis, file)
 
 
@@ -85,22 +90,44 @@ def add(
     Example: r3mes genesis add llama.gguf --name Llama-3-8B --url https://huggingface.co/...
     """
     path = genesis or Path(os.environ.get("R3MES_GENESIS", "").strip() or DEFAULT_GENESIS)
-    display = choose_display()
-    try:
-        hashed = hash_file(file, lambda done, total: display.progress("hash", done, total))
-    finally:
-        display.pause()
+    hashed = _hash(file)
     result = add_entry(path, hashed, name=name, url=url, cid=cid)
-    pin = result.by_digest(hashed.sha256)
-    if as_json:
-        _print_json(_as_data(result))
-    elif pin is not None:
-        _print_pin(pin)
+    _print_written(result, hashed, path, as_json=as_json)
+    _stderr().print(f"written to {path}\n  next: `r3mes genesis accept` makes it the genesis of this host")
+
+
+@app.command()
+def migrate(
+    old: Annotated[Path, typer.Argument(help='The old genesis, {"model_ipfs": "Qm..."}.', show_default=False)],
+    file: Annotated[Path, typer.Option("--file", help="The model, one whole *.gguf file.", show_default=False)],
+    name: Annotated[str, typer.Option("--name", help="The model's name, its id everywhere.", show_default=False)],
+    url: Annotated[str, typer.Option("--url", help="Where it is downloaded from.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The new genesis.", show_default="OLD.migrated.json")
+    ] = None,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace the new genesis if it is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a new genesis from one of the legacy form and the model's file; the old one is kept.
+
+    Example: r3mes genesis migrate old.json --file llama.gguf --name Llama-3-8B --url https://huggingface.co/...
+    """
+    legacy = read_legacy(old)
+    path = output or old.with_name(f"{old.stem}.migrated.json")
+    check_output(legacy, path, overwrite=force)
+    hashed = _hash(file)
+    result = migrate_legacy(legacy, path, hashed, name=name, url=url, overwrite=force)
+    _print_written(result, hashed, path, as_json=as_json)
     err = _stderr()
-    if not hashed.looks_like_gguf:
-        err.print(f"warning: {file} does not begin like a GGUF file; no engine will load it")
-    _hint_addresses(result, path)
-    err.print(f"written to {path}\n  next: `r3mes genesis accept` makes it the genesis of this host")
+    if not legacy.cid:
+        err.print(f"warning: {old} has no IPFS hash, and so there is no fallback")
+    if legacy.other_keys:
+        err.print(printable(f"warning: not carried over from {old}: {', '.join(legacy.other_keys)}"))
+    err.print(
+        f"written to {path}; {old} is as it was\n"
+        f"  next: set R3MES_GENESIS={path}, then `r3mes genesis accept` makes it the genesis of this host"
+    )
 
 
 @app.command("accept")
@@ -119,6 +146,7 @@ def accept_command(
     idle = plan.is_staged if staged else is_settled
     if not as_json:
         _print_plan(plan)
+    hint_left_out(plan.candidate.genesis)
     if not idle:
         if not yes:
             confirm("Stage this genesis?" if staged else "Accept this genesis?")
@@ -128,6 +156,26 @@ def accept_command(
         return
     word = "staged" if staged else "accepted"
     _stderr().print(f"{word} already; nothing to do" if idle else f"{word}; running services notice by themselves")
+
+
+def _hash(file: Path) -> HashedFile:
+    display = choose_display()
+    try:
+        return hash_file(file, lambda done, total: display.progress("hash", done, total))
+    finally:
+        display.pause()
+
+
+def _print_written(genesis: Genesis, hashed: HashedFile, path: Path, *, as_json: bool) -> None:
+    """Print the model that was written, and on stderr what speaks against it."""
+    pin = genesis.by_digest(hashed.sha256)
+    if as_json:
+        _print_json(_as_data(genesis))
+    elif pin is not None:
+        _print_pin(pin)
+    if not hashed.looks_like_gguf:
+        _stderr().print(f"warning: {hashed.name} does not begin like a GGUF file; no engine will load it")
+    _hint_addresses(genesis, path)
 
 
 def _print_plan(plan: AcceptancePlan) -> None:
@@ -159,6 +207,15 @@ def _plan_data(plan: AcceptancePlan, *, done: str) -> dict[str, object]:
     return {"result": done, "sha256": plan.candidate.sha256, "changes": changes}
 
 
+def hint_left_out(genesis: Genesis) -> None:
+    """Say on stderr which active entries of a chain genesis are not taken, and why; as many as a person reads."""
+    err = _stderr()
+    for each in genesis.left_out[:_SHOWN_LEFT_OUT]:
+        err.print(f"left out: {each.name} at {each.path} {each.reason}")
+    if len(genesis.left_out) > _SHOWN_LEFT_OUT:
+        err.print(f"left out: {len(genesis.left_out) - _SHOWN_LEFT_OUT} more (--json shows all)")
+
+
 def _hint_addresses(genesis: Genesis, path: Path) -> None:
     """Say on stderr when acceptance, with the settings of this moment, would refuse a download source."""
     policy = AddressPolicy.from_environ(os.environ, [pin.download_source for pin in genesis.models])
@@ -169,7 +226,11 @@ def _hint_addresses(genesis: Genesis, path: Path) -> None:
 
 
 def _as_data(genesis: Genesis) -> dict[str, object]:
-    return {"sha256": genesis.sha256, "models": [pin.to_json() for pin in genesis.models]}
+    return {
+        "sha256": genesis.sha256,
+        "models": [pin.to_json() for pin in genesis.models],
+        "left_out": [dataclasses.asdict(each) for each in genesis.left_out],
+    }
 
 
 def _print_genesis(title: str, genesis: Genesis) -> None:

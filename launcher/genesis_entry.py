@@ -1,40 +1,45 @@
 """Making an entry of the genesis from a hashed model file: fill in every field, write the file atomically.
 
-Invariant: what replaces the genesis file has been parsed by the same strict parser that every service uses; a refused
-result leaves the old file as it is.
+Invariant: what replaces a genesis file has been parsed by the same strict parser that every service uses; a refused
+result leaves the old file as it is. `add_entry` appends to a plain genesis; `migrate_legacy` writes a new one beside a
+genesis of the legacy form, which it keeps.
 """
 
 from __future__ import annotations
 
 import json
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.hashing import HashedFile
-from shared.errors import ConfigurationError, GenesisError
-from shared.genesis import MAX_GENESIS_BYTES, Genesis, ModelPin, parse_genesis, read_genesis_bytes
+from shared.errors import ConfigurationError, GenesisError, UsageError
+from shared.genesis import (
+    MAX_PLAIN_BYTES,
+    Genesis,
+    ModelPin,
+    parse_genesis,
+    read_genesis_bytes,
+    read_genesis_file,
+)
+from shared.genesis.fields import ipfs_fallback_hash
 from shared.genesis.placeholders import placeholder_digest
+from shared.genesis.refuser import Refuser
 from shared.genesis.strict_json import JsonRefusedError, JsonValue, load
 from shared.store.atomic import replace_bytes
 
+LEGACY_KEY = "model_ipfs"
 _NEW_FILE_MODE = 0o644
+Entry = dict[str, str | int | float]
 
 
 def add_entry(path: Path, hashed: HashedFile, *, name: str, url: str, cid: str) -> Genesis:
     """Append the model to the genesis at `path`, or make that file; the result has the list form.
 
     An entry of the same name or file name that still has a placeholder for its digest is replaced.
-    Raises GenesisError, with the old file left as it is, when the result would not be right.
+    Raises GenesisError or UsageError, with the old file left as it is, when the result would not be right.
     """
-    entry = ModelPin(
-        model_name=name,
-        file_name=hashed.name,
-        download_source=url,
-        sha256=hashed.sha256,
-        required_disk_space_gb=hashed.required_disk_space_gb,
-        ipfs_fallback_hash=cid,
-        size_bytes=hashed.size_bytes,
-    ).to_json()
+    entry = _entry(hashed, name=name, url=url, cid=cid)
     kept = [other for other in _entries(path) if not _is_template_of(other, entry)]
     content = json.dumps({"models": [*kept, entry]}, indent=2).encode() + b"\n"
     genesis = parse_genesis(content, file=str(path))
@@ -43,36 +48,117 @@ def add_entry(path: Path, hashed: HashedFile, *, name: str, url: str, cid: str) 
         mode = stat.S_IMODE(real.stat().st_mode) if real.exists() else _NEW_FILE_MODE
         replace_bytes(real, content, mode=mode)
     except OSError as error:
-        raise ConfigurationError(
-            f"cannot write {path}: {error.strerror}",
-            next_step="name another file with --genesis, or correct the rights",
-        ) from error
+        raise _cannot_write(path, error, "--genesis") from error
     return genesis
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyGenesis:
+    """A genesis of the legacy form: where it lies, its one CID (may be empty), and keys that nothing replaces."""
+
+    path: Path
+    cid: str
+    other_keys: tuple[str, ...]
+
+
+def read_legacy(path: Path) -> LegacyGenesis:
+    """Read a genesis of the legacy form.
+
+    Raises UsageError for a file that needs no migration, GenesisError for one that is wrong in any form.
+    """
+    try:
+        read_genesis_file(path)
+    except GenesisError as error:
+        value = _plain_value(path) if error.field == LEGACY_KEY else None
+        # With a key of another form it is in doubt what the file says.
+        if not isinstance(value, dict) or {"app_state", "model_config", "models"} & value.keys():
+            raise
+        cid = Refuser(str(path)).checked(LEGACY_KEY, value[LEGACY_KEY], ipfs_fallback_hash)
+        return LegacyGenesis(path, cid, tuple(key for key in value if key != LEGACY_KEY))
+    raise UsageError(
+        f"{path} is of a present form already", next_step=f"there is nothing to migrate; `r3mes genesis check {path}`"
+    )
+
+
+def check_output(legacy: LegacyGenesis, output: Path, *, overwrite: bool) -> None:
+    """Raise UsageError when `output` is the old file itself, or is there and may not be replaced."""
+    if output.exists() and output.samefile(legacy.path):
+        raise UsageError(f"{output} is the old file, which is kept", next_step="name another file with --output")
+    if not overwrite and (output.exists() or output.is_symlink()):
+        raise _already_there(output)
+
+
+def migrate_legacy(
+    legacy: LegacyGenesis, output: Path, hashed: HashedFile, *, name: str, url: str, overwrite: bool
+) -> Genesis:
+    """Write the one model of a legacy genesis, in the one-model form, to `output`.
+
+    Raises GenesisError or UsageError, with nothing written, when the result would not be right or is not wanted.
+    """
+    entry = _entry(hashed, name=name, url=url, cid=legacy.cid)
+    content = json.dumps({"model_config": entry}, indent=2).encode() + b"\n"
+    genesis = parse_genesis(content, file=str(output))
+    check_output(legacy, output, overwrite=overwrite)
+    try:
+        replace_bytes(output.resolve() if overwrite else output, content, mode=_NEW_FILE_MODE, overwrite=overwrite)
+    except FileExistsError as error:
+        raise _already_there(output) from error
+    except OSError as error:
+        raise _cannot_write(output, error, "--output") from error
+    return genesis
+
+
+def _entry(hashed: HashedFile, *, name: str, url: str, cid: str) -> Entry:
+    return ModelPin(
+        model_name=name,
+        file_name=hashed.name,
+        download_source=url,
+        sha256=hashed.sha256,
+        required_disk_space_gb=hashed.required_disk_space_gb,
+        ipfs_fallback_hash=cid,
+        size_bytes=hashed.size_bytes,
+    ).to_json()
+
+
+def _already_there(path: Path) -> UsageError:
+    return UsageError(f"{path} is there already", next_step="name another file with --output, or add --force")
+
+
+def _cannot_write(path: Path, error: OSError, option: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"cannot write {path}: {error.strerror}", next_step=f"name another file with {option}, or correct the rights"
+    )
 
 
 def _entries(path: Path) -> list[JsonValue]:
     """Return the entries of the present file as they stand there; none where there is no file."""
     try:
-        raw = read_genesis_bytes(path)
+        value = _plain_value(path)
     except GenesisError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return []
         raise
-    try:
-        value = load(raw, limit=MAX_GENESIS_BYTES)
-    except JsonRefusedError:
-        value = None
     match value:
         case {"model_config": entry, **rest} if not rest:
             return [entry]
         case {"models": list(entries), **rest} if not rest:
             return entries
         case _:
-            parse_genesis(raw, file=str(path))  # says what is wrong
-            return []
+            read_genesis_file(path)  # says what is wrong
+            raise UsageError(
+                f"{path} is a chain genesis, which its chain writes", next_step="name a plain one with --genesis"
+            )
 
 
-def _is_template_of(other: JsonValue, entry: dict[str, str | int | float]) -> bool:
+def _plain_value(path: Path) -> JsonValue:
+    """Return what a file of at most 64 KiB holds, None where it is larger or no strict JSON; raises GenesisError."""
+    try:
+        return load(read_genesis_bytes(path), limit=MAX_PLAIN_BYTES)
+    except JsonRefusedError:
+        return None
+
+
+def _is_template_of(other: JsonValue, entry: Entry) -> bool:
     """Whether `other` is the same model, still with a placeholder for its digest."""
     if not isinstance(other, dict):
         return False

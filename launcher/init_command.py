@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from launcher.credentials import prepare_credentials
+from launcher.genesis_commands import hint_left_out
 from shared.acceptance import (
     InitSettings,
     StartAction,
@@ -99,6 +100,7 @@ def _tell(outcome: StartOutcome, settings: InitSettings, *, done: bool) -> None:
     if outcome.chain is not None:
         out.print(f"chain     {outcome.chain.describe()}")
     out.print(f"models    {', '.join(pin.model_name for pin in outcome.genesis.models)}")
+    hint_left_out(outcome.genesis)
 
 
 def _verdict(outcome: StartOutcome, *, done: bool) -> str:

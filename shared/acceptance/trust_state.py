@@ -9,13 +9,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from shared.acceptance.decision import TrustDigests
 from shared.errors import GenesisError, StoreError
-from shared.genesis import MAX_GENESIS_BYTES, Genesis, parse_genesis
-from shared.store.atomic import fsync_dir, read_hostile_bytes, replace_bytes, sweep_temporaries
+from shared.genesis import Genesis
+from shared.store.atomic import fsync_dir, replace_bytes, sweep_temporaries
 from shared.store.layout import TRUST_FILE_MODE, StoreLayout
 from shared.store.records import AcceptedDocument
+from shared.store.trust import genesis_digest, read_accepted_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +32,17 @@ class TrustState:
 
 def read_trust_state(layout: StoreLayout) -> TrustState:
     """Read `trust/`; a file that is not there or cannot be used is None, nothing raises for its content."""
-    raw = read_hostile_bytes(layout.genesis, limit=MAX_GENESIS_BYTES)
-    staged = read_hostile_bytes(layout.next_genesis, limit=MAX_GENESIS_BYTES)
     document = AcceptedDocument.read(layout.accepted)
     digests = TrustDigests(
-        genesis=_digest(raw),
+        genesis=genesis_digest(layout.genesis),
         accepted=document.sha256 if document else None,
-        staged=_digest(staged),
+        staged=genesis_digest(layout.next_genesis),
         # By name: a file that cannot be read is not a file that was never written.
         empty=not os.path.lexists(layout.genesis) and not os.path.lexists(layout.accepted),
         store_in_use=os.path.lexists(layout.store_json),
     )
-    return TrustState(digests, _parsed(raw), _parsed(staged), document.signature if document else None)
+    genesis, staged = _parsed(layout.genesis), _parsed(layout.next_genesis)
+    return TrustState(digests, genesis, staged, document.signature if document else None)
 
 
 @contextmanager
@@ -93,14 +94,8 @@ def remove_staged(layout: StoreLayout) -> None:
         fsync_dir(layout.trust)
 
 
-def _digest(raw: bytes | None) -> str | None:
-    return None if raw is None else hashlib.sha256(raw).hexdigest()
-
-
-def _parsed(raw: bytes | None) -> Genesis | None:
-    if raw is None:
-        return None
+def _parsed(path: Path) -> Genesis | None:
     try:
-        return parse_genesis(raw, file="trust")
+        return read_accepted_file(path)
     except GenesisError:
         return None

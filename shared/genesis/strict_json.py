@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 from shared.genesis.quote import quote
 
+BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+MAX_NUMBER = 600  # characters; below any limit of digits that Python can be told to have for an int
 _SHOWN_KEY = 64
 
 JsonValue = dict[str, "JsonValue"] | list["JsonValue"] | str | int | float | bool | None
@@ -38,24 +40,62 @@ def load(raw: bytes, *, limit: int) -> JsonValue:
         raise JsonRefusedError(f"more than {limit} bytes", f"at most {limit} bytes")
     if not raw.strip():
         raise JsonRefusedError("an empty file", "JSON")
-    if raw.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if raw.startswith(BYTE_ORDER_MARKS):
         raise JsonRefusedError("a byte order mark", "UTF-8 without BOM")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise JsonRefusedError(f"bytes that are not UTF-8 at offset {error.start}", "UTF-8") from error
     try:
-        value: JsonValue = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant)
-        _refuse_duplicates(value)
+        value: JsonValue = _DECODER.decode(text)
+        _refuse_duplicates(value, "")
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise JsonRefusedError(f"a syntax error at {where}: {error.msg}", "JSON") from error
+        raise syntax_error(error.lineno, error.colno, error.msg) from error
     except RecursionError as error:
         raise JsonRefusedError("nesting too deep to read", "the few levels that a genesis has") from error
-    except ValueError as error:
-        # json turns digits into int without a bound of its own; Python's own limit speaks up here.
-        raise JsonRefusedError("a number with thousands of digits", "JSON numbers of a sensible length") from error
     return value
+
+
+def decode(text: str, position: int, *, path: str) -> tuple[JsonValue, int]:
+    """Return the value that begins at `position` and where it ends; `path` is where it stands in the file.
+
+    Raises JSONDecodeError for a syntax error, else JsonRefusedError.
+    """
+    try:
+        value, end = _DECODER.raw_decode(text, position)
+        _refuse_duplicates(value, path)
+    except RecursionError as error:
+        raise JsonRefusedError("nesting too deep to read", "the few levels that a genesis has", field=path) from error
+    return value, end
+
+
+def syntax_error(line: int, column: int, message: str) -> JsonRefusedError:
+    """Return the error of bytes that are no JSON."""
+    return JsonRefusedError(f"a syntax error at line {line}, column {column}: {message}", "JSON")
+
+
+def too_long_number() -> JsonRefusedError:
+    """Return the error of a number with more characters than any that means something."""
+    return JsonRefusedError(f"a number of more than {MAX_NUMBER} characters", "JSON numbers of a sensible length")
+
+
+def integer(text: str) -> int:
+    """Read an integer of bounded length."""
+    if len(text) > MAX_NUMBER:
+        raise too_long_number()
+    return int(text)
+
+
+def floating(text: str) -> float:
+    """Read a number with a point or exponent, of bounded length; it may be infinite."""
+    if len(text) > MAX_NUMBER:
+        raise too_long_number()
+    return float(text)
+
+
+def refuse_constant(name: str) -> JsonValue:
+    """Refuse NaN, Infinity and -Infinity."""
+    raise JsonRefusedError(name, "a finite number")
 
 
 def _pairs(pairs: list[tuple[str, JsonValue]]) -> _Object:
@@ -70,12 +110,13 @@ def _pairs(pairs: list[tuple[str, JsonValue]]) -> _Object:
     return result
 
 
-def _constant(name: str) -> JsonValue:
-    raise JsonRefusedError(name, "a finite number")
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_constant=refuse_constant, parse_int=integer, parse_float=floating
+)
 
 
-def _refuse_duplicates(value: JsonValue) -> None:
-    for path, node in _walk(value, ""):
+def _refuse_duplicates(value: JsonValue, at: str) -> None:
+    for path, node in _walk(value, at):
         if node.duplicate is not None:
             raise JsonRefusedError(
                 f"the key {quote(node.duplicate)} twice", "each key once", field=join(path, node.duplicate)

@@ -45,11 +45,24 @@ class ModelPin:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An active entry of a chain genesis that is not taken: where it stands, a name for a person, and why."""
+
+    path: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Genesis:
-    """The pinned models in the file's order, and the SHA-256 (hex) of the raw bytes that they were read from."""
+    """The pinned models in the file's order, and the SHA-256 (hex) of the raw bytes that they were read from.
+
+    `left_out`: what a person must be told of a chain genesis; empty in the plain forms.
+    """
 
     models: tuple[ModelPin, ...]
     sha256: str
+    left_out: tuple[LeftOut, ...] = ()
 
     def by_digest(self, sha256: str) -> ModelPin | None:
         """Return the model whose file has this digest (64 lower-case hex digits)."""

@@ -13,6 +13,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 MAX_DOCUMENT_BYTES = 64 * 1024
@@ -45,10 +46,12 @@ def set_rights(descriptor: int, *, owner: tuple[int, int] | None, mode: int) -> 
         os.fchmod(descriptor, mode)
 
 
-def replace_bytes(path: Path, content: bytes, *, mode: int, owner: tuple[int, int] | None = None) -> None:
+def replace_bytes(
+    path: Path, content: bytes, *, mode: int, owner: tuple[int, int] | None = None, overwrite: bool = True
+) -> None:
     """Replace `path` atomically and durably by a file of `content` with exactly this mode (and owner).
 
-    Raises OSError.
+    Raises OSError; FileExistsError, with the old file left as it is, where there is one and `overwrite` is False.
     """
     with open_dir(path.parent) as directory:
         temporary = f".{path.name}.{secrets.token_hex(8)}"
@@ -59,7 +62,11 @@ def replace_bytes(path: Path, content: bytes, *, mode: int, owner: tuple[int, in
                 file.flush()
                 set_rights(descriptor, owner=owner, mode=mode)
                 os.fsync(descriptor)
-            os.rename(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+            if overwrite:
+                os.rename(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+            else:
+                os.link(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+                os.unlink(temporary, dir_fd=directory)
         except BaseException:
             os.unlink(temporary, dir_fd=directory)
             raise
@@ -71,23 +78,35 @@ def replace_json(path: Path, document: object, *, mode: int) -> None:
     replace_bytes(path, json.dumps(document, indent=1, allow_nan=False).encode() + b"\n", mode=mode)
 
 
-def read_bytes(path: Path | str, *, dir_fd: int | None = None, limit: int = MAX_DOCUMENT_BYTES) -> bytes | None:
-    """Return the content of a regular file of at most `limit` bytes; None when there is no such file.
+@contextmanager
+def open_regular(path: Path | str, *, dir_fd: int | None = None) -> Iterator[BufferedReader | None]:
+    """Yield a regular file for reading, or None where there is none. Follows no link and never blocks.
 
-    Follows no link and never blocks. Raises OSError when it cannot be read now, which says nothing about its content.
+    Raises OSError when it cannot be opened now, which says nothing about its content.
     """
     try:
         descriptor = os.open(path, HOSTILE_FLAGS, dir_fd=dir_fd)
     except FileNotFoundError:
-        return None
+        yield None
+        return
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
+            yield None
+            return
         with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(limit + 1)
+            yield file
     finally:
         os.close(descriptor)
-    return content if len(content) <= limit else None
+
+
+def read_bytes(path: Path | str, *, dir_fd: int | None = None, limit: int = MAX_DOCUMENT_BYTES) -> bytes | None:
+    """Return the content of a regular file of at most `limit` bytes; None when there is no such file.
+
+    Follows no link and never blocks. Raises OSError when it cannot be read now.
+    """
+    with open_regular(path, dir_fd=dir_fd) as file:
+        content = file.read(limit + 1) if file else None
+    return content if content is not None and len(content) <= limit else None
 
 
 def read_hostile_bytes(path: Path | str, *, dir_fd: int | None = None, limit: int = MAX_DOCUMENT_BYTES) -> bytes | None:

@@ -1,23 +1,23 @@
 """What is pinned: `trust/genesis.json`, which each process parses by itself, and which `accepted.json` must agree with.
 
 Nothing here writes. A pair that disagrees (a crash between the two writes) is not accepted: a start refuses it, who
-runs keeps what it has.
+runs keeps what it has. A chain's genesis may have 256 MiB: it is read through a window, never as a whole.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import GenesisError, StoreError
-from shared.genesis import Genesis, parse_genesis
-from shared.store.atomic import read_hostile_bytes
+from shared.genesis import MAX_GENESIS_BYTES, Genesis, parse_genesis_stream
+from shared.store.atomic import open_regular
 from shared.store.layout import StoreLayout
 from shared.store.records import AcceptedDocument
 
-MAX_GENESIS_BYTES = 256 * 1024 * 1024
 _ACCEPT = (
     "run `r3mes genesis accept` (in a container stack: docker compose run --rm --no-deps init r3mes genesis accept)"
 )
@@ -51,25 +51,55 @@ def read_trust(layout: StoreLayout) -> Trust:
     Raises StoreError when nothing is accepted or the pair disagrees, GenesisError when the accepted bytes do not parse.
     A staged genesis that does not parse counts as none.
     """
-    raw = read_hostile_bytes(layout.genesis, limit=MAX_GENESIS_BYTES)
     accepted = AcceptedDocument.read(layout.accepted)
-    if raw is None or accepted is None:
-        raise StoreError(f"no genesis is accepted in {layout.trust}", next_step=_ACCEPT)
-    if hashlib.sha256(raw).hexdigest() != accepted.sha256:
-        raise DisagreeingTrustError(
-            f"{layout.genesis} is not what {layout.accepted.name} says was accepted", next_step=_ACCEPT
-        )
-    return Trust(parse_genesis(raw, file=str(layout.genesis)), _read_staged(layout))
+    if accepted is None:
+        raise _nothing_accepted(layout)
+    digest = genesis_digest(layout.genesis)
+    if digest is None:
+        raise _nothing_accepted(layout)
+    if digest != accepted.sha256:
+        raise _disagreeing(layout)
+    genesis = read_accepted_file(layout.genesis)
+    if genesis is None or genesis.sha256 != accepted.sha256:
+        raise _disagreeing(layout)  # replaced between the two readings
+    return Trust(genesis, _read_staged(layout))
+
+
+def genesis_digest(path: Path) -> str | None:
+    """Return the SHA-256 (hex) of a genesis in `trust/`; None: absent, unreadable, too large, no regular file."""
+    try:
+        with open_regular(path) as file:
+            if file is None or os.fstat(file.fileno()).st_size > MAX_GENESIS_BYTES:
+                return None
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def read_accepted_file(path: Path) -> Genesis | None:
+    """Parse a genesis in `trust/`; None: absent, unreadable, no regular file. Raises GenesisError."""
+    try:
+        with open_regular(path) as file:
+            return parse_genesis_stream(file, file=str(path)) if file else None
+    except OSError:
+        return None
 
 
 def _read_staged(layout: StoreLayout) -> Genesis | None:
-    raw = read_hostile_bytes(layout.next_genesis, limit=MAX_GENESIS_BYTES)
-    if raw is None:
-        return None
     try:
-        return parse_genesis(raw, file=str(layout.next_genesis))
+        return read_accepted_file(layout.next_genesis)
     except GenesisError:
         return None
+
+
+def _nothing_accepted(layout: StoreLayout) -> StoreError:
+    return StoreError(f"no genesis is accepted in {layout.trust}", next_step=_ACCEPT)
+
+
+def _disagreeing(layout: StoreLayout) -> DisagreeingTrustError:
+    return DisagreeingTrustError(
+        f"{layout.genesis} is not what {layout.accepted.name} says was accepted", next_step=_ACCEPT
+    )
 
 
 class TrustWatch:
@@ -90,8 +120,11 @@ class TrustWatch:
             return None
         try:
             trust = read_trust(self._layout)
-        except (StoreError, GenesisError):
-            return None  # half replaced or broken: keep what runs, look again next time
+        except StoreError:
+            return None  # half replaced: keep what runs, look again next time
+        except GenesisError:
+            self._seen = identity  # these bytes stay wrong: keep what runs, look again when they are others
+            return None
         self._seen = identity
         if trust == self.current:
             return None

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pexpect
@@ -16,41 +13,11 @@ from shared.genesis import parse_genesis
 from tests.support.chain_nodes import chain_genesis, chain_of, rpc
 from tests.support.geneses import DIGEST, OTHER_DIGEST, list_form, other_entry, plain_form
 from tests.support.minisign_vectors import GENESIS, public_key, signature
+from tests.support.r3mes_shell import R3MES, ROOT, Shell
 
-ROOT = Path(__file__).resolve().parents[2]
-R3MES = [sys.executable, "-m", "launcher"]
 pytestmark = pytest.mark.slow  # each case starts the command several times
 
 URL = "https://huggingface.co/org/tiny/resolve/main/tiny.gguf"
-
-
-class Shell:
-    """Runs `r3mes` in a project's folder of its own, with a store of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.project = folder / "project"
-        (self.project / "genesis").mkdir(parents=True)
-        self.genesis = self.project / "genesis" / "genesis.json"
-        self.store = folder / "store"
-        self.environ = {
-            **os.environ,
-            "R3MES_MODELS_DIR": str(self.store),
-            "PYTHONPATH": str(ROOT),
-            "NO_COLOR": "1",
-            "TERM": "dumb",
-        }
-
-    def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*R3MES, *arguments],
-            cwd=self.project,
-            env={**self.environ, **environ},
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=60,
-            check=False,
-        )
 
 
 @pytest.fixture

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.errors import GenesisError
-from shared.genesis import Genesis, parse_genesis
-from tests.support.geneses import entry, list_form, plain_form
+from tests.support.geneses import chain_entry, chain_form, entry, other_entry, plain_form
+from tests.support.genesis_oracle import check
 
 JSON_VALUES: st.SearchStrategy[object] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -19,41 +17,6 @@ JSON_VALUES: st.SearchStrategy[object] = st.recursive(
     max_leaves=8,
 )
 KEYS = [*entry(), "size_bytes"]
-
-
-def check(raw: bytes) -> None:
-    outcome = parse(raw)
-    if isinstance(outcome, Genesis):
-        check_rules(outcome)
-    else:
-        assert outcome.diagnostics().replace("\n", "").isascii()
-
-
-def parse(raw: bytes) -> Genesis | GenesisError:
-    try:
-        return parse_genesis(raw, file="fuzz")
-    except GenesisError as error:
-        return error
-
-
-def check_rules(genesis: Genesis) -> None:
-    """Repeat the rules on which others rely, in other words than the parser's."""
-    assert genesis.models
-    for pin in genesis.models:
-        assert re.fullmatch(r"[0-9a-f]{64}", pin.sha256)
-        assert pin.file_name.isascii()
-        assert pin.file_name.isprintable()
-        assert pin.file_name.endswith(".gguf")
-        assert not set(pin.file_name) & set("/\\\0")
-        assert not pin.file_name.startswith((".", "-"))
-        assert pin.download_source.lower().startswith(("http://", "https://"))
-        assert not set(pin.download_source) & set(" #\\\r\n\t")
-        assert pin.model_name.isascii()
-        assert pin.model_name.isprintable()
-        assert 1 <= (pin.size_bytes or 1) <= pin.required_bytes
-    # A second reading of what is written out gives the same pins.
-    again = parse_genesis(list_form(*(pin.to_json() for pin in genesis.models)), file="again")
-    assert again.models == genesis.models
 
 
 @given(st.binary(max_size=300))
@@ -94,7 +57,12 @@ def test_values_that_look_nearly_right(changes: dict[str, object]) -> None:
 @settings(max_examples=400)
 @given(st.data())
 def test_a_right_file_with_a_few_bytes_changed(data: st.DataObject) -> None:
-    raw = bytearray(plain_form(size_bytes=5))
+    check(changed(plain_form(size_bytes=5), data))
+
+
+def changed(right: bytes, data: st.DataObject) -> bytes:
+    """Return the bytes with one to four of them set, cut or inserted."""
+    raw = bytearray(right)
     for _ in range(data.draw(st.integers(1, 4))):
         position = data.draw(st.integers(0, len(raw) - 1))
         with contextlib.suppress(IndexError):
@@ -105,4 +73,47 @@ def test_a_right_file_with_a_few_bytes_changed(data: st.DataObject) -> None:
                     del raw[position]
                 case _:
                     raw.insert(position, data.draw(st.sampled_from(b'"{}[],:\\ e9-')))
-    check(bytes(raw))
+    return bytes(raw)
+
+
+CHAIN = chain_form(chain_entry({"encryption_type": 3}), {"is_active": False}, chain_entry(entry(size_bytes="5")))
+SMALL_CHAIN = json.dumps({"app_state": {"remes": {"model_registry_list": [chain_entry()]}}}).encode()
+CHAIN_CONFIG_KEYS = [
+    *KEYS,
+    *(chain_entry()["config"]),  # type: ignore[misc]
+    "fileName",
+    "encryptionType",
+    "decryption_key_holder",
+]
+
+
+@settings(max_examples=400)
+@given(st.data())
+def test_a_right_chain_with_a_few_bytes_changed(data: st.DataObject) -> None:
+    check(changed(data.draw(st.sampled_from([CHAIN, SMALL_CHAIN])), data))
+
+
+@settings(max_examples=400)
+@given(st.sampled_from(CHAIN_CONFIG_KEYS), JSON_VALUES)
+def test_any_value_in_any_field_of_a_config(key: str, value: object) -> None:
+    check(chain_form(chain_entry({**entry(), key: value}), chain_entry(other_entry())))
+
+
+@settings(max_examples=200)
+@given(st.sampled_from([*chain_entry(), "isActive", "modelId"]), JSON_VALUES)
+def test_any_value_in_any_field_of_an_entry(key: str, value: object) -> None:
+    check(chain_form({**chain_entry(), key: value}, chain_entry(other_entry())))
+
+
+@settings(max_examples=200)
+@given(JSON_VALUES, JSON_VALUES)
+def test_any_json_in_the_registry_and_beside_it(entry_value: object, module: object) -> None:
+    check(chain_form(entry_value, chain_entry(), other=module))
+
+
+@given(st.sampled_from(["app_state", "remes", "model_registry_list"]), JSON_VALUES)
+def test_any_json_on_the_path(key: str, value: object) -> None:
+    chain: dict[str, object] = {"model_registry_list": [chain_entry()]}
+    for outer in ("model_registry_list", "remes", "app_state"):
+        chain = {outer: value if outer == key else chain if outer != "model_registry_list" else [chain_entry()]}
+    check(json.dumps(chain).encode())

@@ -7,7 +7,11 @@ import pytest
 
 from shared.errors import GenesisError, StoreError
 from shared.store import trust
+from shared.store import trust as trust_module
+from shared.store.records import AcceptedDocument
 from shared.store.trust import TrustWatch, read_trust
+from tests.support.geneses import chain_entry, chain_form
+from tests.support.geneses import entry as geneses_entry
 from tests.support.verifier_store import Store, entry, sha256_of
 
 ONE, TWO = sha256_of(b"one"), sha256_of(b"two")
@@ -113,6 +117,28 @@ def test_the_watch_notices_what_is_staged_and_unstaged(store: Store) -> None:
     store.layout.next_genesis.unlink()
     assert watch.poll() is not None
     assert watch.current.digests == {ONE}
+
+
+def test_accepted_bytes_that_stay_wrong_are_parsed_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = TrustWatch(store.layout)
+    store.accept(entry("0" * 64))
+    assert watch.poll() is None
+    with monkeypatch.context() as patched:
+        patched.setattr(trust_module, "read_trust", lambda _: pytest.fail("parsed again, though nothing changed"))
+        assert watch.poll() is None
+    assert watch.current.digests == {ONE}
+    store.accept(entry(TWO))
+    assert watch.poll() is not None
+
+
+def test_an_accepted_chain_genesis_is_read_and_watched(store: Store) -> None:
+    raw = chain_form(chain_entry(geneses_entry(verification_sha256=TWO)))
+    store.layout.genesis.write_bytes(raw)
+    AcceptedDocument(sha256=sha256_of(raw), accepted_at=0.0).write(store.layout.accepted)
+    assert read_trust(store.layout).digests == {TWO}
+    store.layout.genesis.write_bytes(raw + b" ")
+    with pytest.raises(StoreError, match=r"is not what accepted\.json says"):
+        read_trust(store.layout)
 
 
 def test_the_same_genesis_written_anew_is_no_change(store: Store) -> None:

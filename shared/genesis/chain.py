@@ -6,13 +6,15 @@ Order: the three objects on the path are walked, each of their keys once; the li
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from shared.genesis.json_stream import JsonStream
 from shared.genesis.quote import quote
 from shared.genesis.refuser import Refuser, check_unique
 from shared.genesis.registry import Taken, read_entry
-from shared.genesis.strict_json import JsonRefusedError, join
+from shared.genesis.strict_json import JsonRefusedError, JsonValue, join
 from shared.genesis.types import Genesis, LeftOut
 
 CHAIN_KEY = "app_state"
@@ -26,6 +28,18 @@ _NEXT = (
     "name an export of a chain that has one, or write the model's own genesis: "
     "`r3mes genesis add FILE.gguf --name NAME --url URL --genesis NEW.json`"
 )
+
+
+TakeEntry = Callable[[JsonValue, str], None]
+"""Takes an entry of the registry, as it stands there, and its path."""
+
+
+class Walked(Enum):
+    """What a file turned out to be: of a plain form, a chain's without a registry, or one that has one."""
+
+    ANOTHER_FORM = auto()
+    NO_REGISTRY = auto()
+    REGISTRY = auto()
 
 
 @dataclass(slots=True)
@@ -42,7 +56,23 @@ def find_registry(stream: JsonStream, refuse: Refuser) -> Registry | None:
 
     Raises GenesisError for a chain's genesis that is wrong, JsonRefusedError for what is no strict JSON.
     """
-    registry: Registry | None = None
+    registry = Registry()
+
+    def take(entry: JsonValue, path: str) -> None:
+        match read_entry(entry, path, refuse):
+            case Taken() as taken:
+                registry.taken.append(taken)
+            case LeftOut() as left_out:
+                registry.left_out.append(left_out)
+            case None:
+                registry.inactive += 1
+
+    return None if walk_registry(stream, refuse, take) is Walked.ANOTHER_FORM else registry
+
+
+def walk_registry(stream: JsonStream, refuse: Refuser, take: TakeEntry) -> Walked:
+    """Read the whole file and hand each entry of the registry to `take`, as it stands there. Raises as above."""
+    walked = Walked.ANOTHER_FORM
     foreign = ""
     opening = stream.peek()
     if not opening:
@@ -50,18 +80,17 @@ def find_registry(stream: JsonStream, refuse: Refuser) -> Registry | None:
     if opening != "{":
         stream.skip()
         stream.end()
-        return None
+        return walked
     for key in stream.keys(""):
         if key == CHAIN_KEY:
-            registry = Registry()
-            _walk_state(stream, registry, refuse)
+            walked = _walk_state(stream, refuse, take)
         else:
             foreign = key if key in FOREIGN_KEYS else foreign
             stream.skip()
     stream.end()
-    if registry is not None and foreign:
+    if walked is not Walked.ANOTHER_FORM and foreign:
         raise refuse.error(foreign, f"the key {foreign} beside {CHAIN_KEY}", "one form: a chain genesis or a plain one")
-    return registry
+    return walked
 
 
 def chain_genesis(registry: Registry, sha256: str, refuse: Refuser) -> Genesis:
@@ -74,19 +103,21 @@ def chain_genesis(registry: Registry, sha256: str, refuse: Refuser) -> Genesis:
     return Genesis(tuple(each.pin for each in registry.taken), sha256, tuple(registry.left_out))
 
 
-def _walk_state(stream: JsonStream, registry: Registry, refuse: Refuser) -> None:
+def _walk_state(stream: JsonStream, refuse: Refuser, take: TakeEntry) -> Walked:
     _require(stream, "{", CHAIN_KEY, refuse)
+    walked = Walked.NO_REGISTRY
     for key in stream.keys(CHAIN_KEY):
         if key == _MODULE:
-            _walk_module(stream, registry, refuse)
+            walked = _walk_module(stream, refuse, take)
         else:
             stream.skip()
+    return walked
 
 
-def _walk_module(stream: JsonStream, registry: Registry, refuse: Refuser) -> None:
+def _walk_module(stream: JsonStream, refuse: Refuser, take: TakeEntry) -> Walked:
     path = join(CHAIN_KEY, _MODULE)
     _require(stream, "{", path, refuse)
-    seen = False
+    walked, seen = Walked.NO_REGISTRY, False
     for key in stream.keys(path):
         if key not in _LISTS:
             stream.skip()
@@ -94,25 +125,21 @@ def _walk_module(stream: JsonStream, registry: Registry, refuse: Refuser) -> Non
         if seen:
             raise refuse.error(join(path, key), "the registry in both of its spellings", "each field once")
         seen = True
-        _walk_list(stream, registry, refuse)
+        walked = _walk_list(stream, refuse, take)
+    return walked
 
 
-def _walk_list(stream: JsonStream, registry: Registry, refuse: Refuser) -> None:
+def _walk_list(stream: JsonStream, refuse: Refuser, take: TakeEntry) -> Walked:
     if stream.peek() == "n":
         stream.skip()  # null: protobuf's absent list
-        return
+        return Walked.NO_REGISTRY
     _require(stream, "[", _REGISTRY, refuse)
     for index in stream.elements():
         if index == MAX_ENTRIES:
             raise refuse.error(_REGISTRY, f"more than {MAX_ENTRIES} entries", "a registry of a sensible length")
         path = f"{_REGISTRY}[{index}]"
-        match read_entry(stream.take(path), path, refuse):
-            case Taken() as taken:
-                registry.taken.append(taken)
-            case LeftOut() as left_out:
-                registry.left_out.append(left_out)
-            case None:
-                registry.inactive += 1
+        take(stream.take(path), path)
+    return Walked.REGISTRY
 
 
 def _require(stream: JsonStream, opening: str, path: str, refuse: Refuser) -> None:

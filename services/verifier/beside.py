@@ -5,9 +5,8 @@ Both only read the buffer, so there is one, and nothing is read ahead that would
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
@@ -42,38 +41,24 @@ class WriteBeside:
 
     def __init__(self, write: Write) -> None:
         self._write = write
-        self._orders: SimpleQueue[tuple[memoryview, int] | None] = SimpleQueue()
-        self._answers: SimpleQueue[BaseException | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="write", daemon=True)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._writing = Future[None]()
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._orders.put(None)
-        self._thread.join()
+        self._thread.shutdown()
 
     def begin(self, buffer: memoryview, offset: int) -> None:
         """Let the thread write this buffer."""
-        self._orders.put((buffer, offset))
+        self._writing = self._thread.submit(self._write, buffer, offset)
 
     def end(self) -> None:
         """Wait until it is written; raises what its writing raised."""
-        error = self._answers.get()
-        if error is not None:
-            raise error
-
-    def _run(self) -> None:
-        while (order := self._orders.get()) is not None:
-            try:
-                self._write(*order)
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised again where it is waited for
-                self._answers.put(error)
-            else:
-                self._answers.put(None)
+        self._writing.result()
 
 
 Writing = WriteInTurn | WriteBeside

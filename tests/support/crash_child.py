@@ -25,6 +25,7 @@ STEP_BYTES = 16 * 1024  # of children whose steps are small, so that a small fil
 SMALL_STEPS = (
     (follower, "STEP_BYTES", STEP_BYTES),
     (private_copy, "BUFFER_BYTES", STEP_BYTES),
+    (private_copy, "BESIDE_FROM_BYTES", 0),
     (low_space, "COMMIT_BYTES", 4 * STEP_BYTES),
 )
 _CHANGES = ("fchmod", "fsync", "mkdir", "link", "rename", "unlink", "rmdir", "ftruncate", "pwrite", "write")

@@ -17,7 +17,7 @@ BUFFER_BYTES = 1 << 16
 
 
 def threads_that_write() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "write"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("write")]
 
 
 @pytest.fixture(params=["in turn", "beside"])

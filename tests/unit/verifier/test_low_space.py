@@ -12,7 +12,8 @@ from services.verifier import follower as follower_module
 from services.verifier import low_space, private_copy
 from services.verifier.follower import Follower
 from services.verifier.housekeeping import sweep_orphans
-from services.verifier.low_space import LowSpaceCopy
+from services.verifier.incoming import open_incoming
+from services.verifier.low_space import BytesLostError, LowSpaceCopy
 from services.verifier.rejected import read_rejected
 from services.verifier.verification import Outcome, Verifier
 from shared.store.records import PartialNote
@@ -350,3 +351,58 @@ def test_two_verifiers_never_write_one_partial(store: Store, verifier: Verifier,
     assert second.verify(DIGEST) is Outcome.ERROR
     assert durable(store) == 2 * COMMIT
     assert verifier.verify(DIGEST) is Outcome.PROMOTED
+
+
+def test_a_partial_that_lost_bytes_after_it_was_opened_is_found_out(
+    store: Store, verifier: Verifier, follower: Follower
+) -> None:
+    download = Download(store, RIGHT, mode="low-space")
+    download.receive(2 * COMMIT, durable=True)
+    follow(follower)
+    second = restarted(verifier, store)
+    with open_incoming(store.layout, DIGEST) as incoming:
+        assert incoming is not None
+        journal = incoming.read_journal()
+        assert journal is not None
+        begun = second.copies.begin(incoming, journal, len(RIGHT), followed=True)
+        os.truncate(store.layout.partial_file(DIGEST), durable(store) - 1)
+        with pytest.raises(BytesLostError):
+            begun.copy.advance(incoming.descriptor, until=3 * COMMIT, stop=second.stop, on_bytes=lambda _done: None)
+        begun.close()
+
+
+def test_no_room_for_the_note_punches_nothing_and_waits(
+    store: Store, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Download(store, RIGHT, mode="low-space").complete()
+
+    def no_room(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(PartialNote, "write", no_room)
+        assert verifier.verify(DIGEST) is Outcome.ERROR
+    assert allocated(store.layout.data(DIGEST)) >= len(RIGHT)
+    assert verifier.copies.get(DIGEST) is not None, "what is copied is not copied again"
+    assert verifier.verify(DIGEST) is Outcome.PROMOTED
+    assert_promoted(store)
+
+
+def test_incoming_whose_holes_cannot_be_known_now_is_not_taken_for_lost(
+    store: Store, verifier: Verifier, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download = Download(store, RIGHT, mode="low-space")
+    download.receive(2 * COMMIT, durable=True)
+    follow(follower)
+    download.complete()
+    second = restarted(verifier, store)
+
+    def unreadable(*_arguments: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "lseek", unreadable)
+        assert second.verify(DIGEST) is Outcome.ERROR
+    assert read_rejected(store.layout, DIGEST) == {}
+    assert_no_byte_is_lost(store, RIGHT, len(RIGHT))
+    assert second.verify(DIGEST) is Outcome.PROMOTED

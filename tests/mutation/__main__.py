@@ -107,7 +107,7 @@ def lay_out(tree: Path, module: str) -> None:
         shutil.copy2(REPOSITORY / name, tree / name)
     test = f"{REPOSITORY / '.venv/bin/python'} -m pytest -x -q -p no:cacheprovider {MODULES[module]}"
     (tree / "mutation.toml").write_text(
-        f"[cosmic-ray]\nmodule-path = ["{PACKAGE}/{module}.py"]\ntimeout = {TEST_SECONDS}\nexcluded-modules = []\n"
+        f'[cosmic-ray]\nmodule-path = ["{PACKAGE}/{module}.py"]\ntimeout = {TEST_SECONDS}\nexcluded-modules = []\n'
         f'test-command = "{test}"\n[cosmic-ray.distributor]\nname = "local"\n'
     )
     # An installed package, as far as Python's entry points know.

@@ -35,11 +35,11 @@ demo: $(STAMP) ## download, verify and question a real model; ARGS=--once ends a
 	@$(BIN)/r3mes demo $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## all tests that need no containers, but of the misbehaviours only a few; ARGS go to pytest
+test: $(STAMP) ## all tests that need no containers, but of the misbehaviours and crashes only a few; ARGS go to pytest
 	@$(BIN)/pytest -m "not containers and not faults" -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-faults
-test-faults: $(STAMP) ## every misbehaviour of an origin against real processes, in a few minutes
+test-faults: $(STAMP) ## every misbehaviour, crash, attack and power cut against real processes
 	@$(BIN)/pytest tests/faults $(ARGS)
 
 # What decides that a file is right, and gives it its name.

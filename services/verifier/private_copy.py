@@ -28,7 +28,7 @@ from services.verifier.verdict import Pass, PassEnd
 from shared.errors import DiskFullError
 from shared.store.layout import StoreLayout
 
-BUFFER_BYTES = 2 * 1024 * 1024  # large enough that calls cost nothing, small enough to stay in a processor's cache
+BUFFER_BYTES = 4 * 1024 * 1024  # large enough that calls cost nothing, small enough to have one for each thread
 # So much and more is written by a thread while it is hashed: a complete file, or a follower's turn when it lags behind.
 BESIDE_FROM_BYTES = 16 * 1024 * 1024
 _BLOCK_BYTES = 4096  # what O_DIRECT wants offsets, lengths and addresses to be multiples of, at most
@@ -84,8 +84,11 @@ def _buffer() -> memoryview:
     """Return this thread's buffer. It is kept: the first touch of new memory costs up to a third of hashing it."""
     buffer: memoryview | None = getattr(_kept, "buffer", None)
     if buffer is None or len(buffer) != BUFFER_BYTES:
-        # Anonymous memory is aligned to pages, as O_DIRECT wants it.
-        buffer = _kept.buffer = memoryview(mmap.mmap(-1, BUFFER_BYTES))
+        # Anonymous memory is aligned to pages, as O_DIRECT wants it; of large pages it has few to hold during a write.
+        pages = mmap.mmap(-1, BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with suppress(OSError):
+            pages.madvise(mmap.MADV_HUGEPAGE)
+        buffer = _kept.buffer = memoryview(pages)
     return buffer
 
 

@@ -360,5 +360,6 @@ def test_the_verifier_process_follows_by_cloning_and_says_that_its_copy_takes_no
     VerifyQueue(link, "local").enqueue(DIGEST)
     wait_until(lambda: has_right_receipt(stand.store.layout, DIGEST, "tiny.gguf") is not None)
     assert stand.verified.read_bytes() == CONTENT
-    assert LogReader(process.log_file, whole=True).last("verified")["followed_bytes"] == 8 * MIB
+    verified = wait_until(lambda: LogReader(process.log_file, whole=True).last("verified"), what="the log's line")
+    assert verified["followed_bytes"] == 8 * MIB
     process.terminate()

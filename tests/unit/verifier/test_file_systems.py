@@ -74,6 +74,7 @@ def test_where_nothing_is_written_past_the_page_cache_the_copy_is_as_right(
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         return real_pwrite(descriptor, buffer, offset)
 
+    monkeypatch.setattr(private_copy_module, "BUFFER_BYTES", 1 << 20)  # so that a whole buffer comes before the tail
     monkeypatch.setattr(fcntl, "fcntl", refuse)
     monkeypatch.setattr(os, "pwrite", pwrite)
     store.put(sha256_of(content), content)

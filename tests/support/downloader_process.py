@@ -60,6 +60,7 @@ class Downloader:
             "R3MES_MODELS_DIR": str(self.layout.root),
             "R3MES_LISTEN": "127.0.0.1:0",
             "R3MES_REDIS_URL": NO_REDIS,
+            "R3MES_NODE": "local",
             "R3MES_RECONCILE_SECONDS": "1",
             **(environ or {}),
         }

@@ -40,7 +40,7 @@ test: $(STAMP) ## all tests that need no containers, but of the misbehaviours an
 
 .PHONY: test-faults
 test-faults: $(STAMP) ## every misbehaviour, crash, attack and power cut against real processes
-	@$(BIN)/pytest tests/faults $(ARGS)
+	@$(BIN)/pytest tests/faults -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # What decides that a file is right, and gives it its name.
 PROMOTING := verdict promote incoming private_copy beside cloned_copy copies partial_rules low_space existing rejected verification

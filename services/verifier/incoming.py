@@ -138,7 +138,7 @@ def put_back(claimed: str, directory: int) -> None:
     except FileExistsError:
         # The downloader began anew meanwhile. The journal says which of the two is the download; the other is void.
         status = os.stat(claimed, dir_fd=directory, follow_symlinks=False)
-        journal = Journal.read(JOURNAL, dir_fd=directory)
+        journal = Journal.read_now(JOURNAL, dir_fd=directory)
         if journal is not None and journal.ino == status.st_ino:
             os.rename(claimed, DATA, src_dir_fd=directory, dst_dir_fd=directory)
         else:
@@ -146,7 +146,7 @@ def put_back(claimed: str, directory: int) -> None:
 
 
 def _discard(claimed: str, directory: int, generation: str | None) -> None:
-    journal = Journal.read(JOURNAL, dir_fd=directory)
+    journal = Journal.read_now(JOURNAL, dir_fd=directory)  # one that cannot be read now may be a newer generation's
     if journal is None or generation is None or journal.generation == generation:
         with suppress(FileNotFoundError):
             os.unlink(JOURNAL, dir_fd=directory)

@@ -211,7 +211,7 @@ def remove_partial(layout: StoreLayout, digest: str) -> bool:
 
 def _read_note(layout: StoreLayout, digest: str) -> PartialNote | None:
     """Return the note, None when there is none; one that cannot be read now must not make its partial void."""
-    return PartialNote.read_own(layout.partial_note(digest))
+    return PartialNote.read_now(layout.partial_note(digest))
 
 
 def _reopen(layout: StoreLayout, digest: str) -> int:

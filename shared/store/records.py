@@ -57,12 +57,12 @@ class Record(BaseModel):
         return None if content is None else cls.parse(content)
 
     @classmethod
-    def read_own(cls, path: Path) -> Self | None:
-        """Return what `read` does of a document of this process's own, whose absence says something.
+    def read_now(cls, path: Path | str, *, dir_fd: int | None = None) -> Self | None:
+        """Return what `read` does, where it matters whether the document is absent.
 
         Raises OSError when it is there and cannot be read now.
         """
-        content = read_bytes(path)
+        content = read_bytes(path, dir_fd=dir_fd)
         return None if content is None else cls.parse(content)
 
     def write(self, path: Path) -> None:

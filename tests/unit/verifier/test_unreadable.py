@@ -9,6 +9,7 @@ import pytest
 
 from services.verifier import low_space, private_copy
 from services.verifier.housekeeping import sweep_orphans
+from services.verifier.incoming import open_incoming, sweep_claimed
 from services.verifier.rejected import read_rejected
 from services.verifier.verification import Outcome, Verifier
 from shared.store.records import PartialNote
@@ -95,3 +96,43 @@ def test_a_partial_that_cannot_be_begun_leaves_nothing_open(
     verifier.copies.partials.release()
     assert open_files(store) == []
     assert verifier.verify(DIGEST) is Outcome.PROMOTED
+
+
+def unreadable_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == "journal.json":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+
+def test_a_journal_that_cannot_be_read_now_is_not_removed_with_the_data_that_was_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = store.put(DIGEST, RIGHT)
+    with open_incoming(store.layout, DIGEST) as opened:
+        assert opened is not None
+        store.write_journal(DIGEST, size=len(RIGHT))  # a newer generation's
+        with monkeypatch.context() as broken:
+            unreadable_journal(broken)
+            with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+                opened.remove(read.generation)
+    assert store.layout.journal(DIGEST).exists()
+
+
+def test_of_claimed_and_new_data_neither_goes_while_the_journal_cannot_be_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = store.put(DIGEST, RIGHT)
+    claimed = store.layout.incoming_dir(DIGEST) / f".claimed-{journal.generation}"
+    store.layout.data(DIGEST).rename(claimed)
+    store.layout.data(DIGEST).write_bytes(b"begun, and no journal yet")
+    with monkeypatch.context() as broken:
+        unreadable_journal(broken)
+        assert sweep_claimed(store.layout, DIGEST) == 0
+    assert claimed.read_bytes() == RIGHT
+    assert sweep_claimed(store.layout, DIGEST) == 1
+    assert store.layout.data(DIGEST).read_bytes() == RIGHT

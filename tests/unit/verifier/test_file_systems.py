@@ -83,6 +83,33 @@ def test_where_nothing_is_written_past_the_page_cache_the_copy_is_as_right(
     assert store.wrong_verified_files() == []
 
 
+def test_without_unnamed_files_a_named_copy_is_closed_to_others(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_tmpfile(monkeypatch)
+    copy = private_copy_module.open_private_copy(store.layout, DIGEST, len(RIGHT))
+    assert stat.S_IMODE(os.fstat(copy.descriptor).st_mode) == 0o600
+    copy.close()
+    assert list(store.layout.partial.iterdir()) == []
+
+
+def test_a_write_that_fails_is_not_tried_again_another_way(
+    store: Store, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(DIGEST, RIGHT)
+    real, failed = os.pwrite, []
+
+    def pwrite(descriptor: int, buffer: memoryview, offset: int) -> int:
+        if not failed:
+            failed.append(offset)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor, buffer, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    assert verifier.verify(DIGEST) is Outcome.ERROR
+    assert failed == [0]
+    assert store.verified_names(DIGEST) == []
+    assert verifier.verify(DIGEST) is Outcome.PROMOTED
+
+
 @pytest.mark.parametrize("failing", ["the copy", "verified/"])
 def test_a_failed_fsync_discards_the_copy_and_keeps_incoming(
     store: Store, verifier: Verifier, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, failing: str

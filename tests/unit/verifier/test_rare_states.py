@@ -26,15 +26,27 @@ def promoted(store: Store, verifier: Verifier) -> Path:
 # Step 0.
 
 
-def test_the_same_bytes_under_a_second_name_are_removed_and_the_pinned_name_stays(
+def test_the_same_bytes_under_other_names_are_removed_and_the_pinned_name_stays(
     store: Store, verifier: Verifier
 ) -> None:
     file = promoted(store, verifier)
     inode = file.stat().st_ino
-    (file.parent / "another.gguf").write_bytes(RIGHT)
+    for name in ("another.gguf", "third.gguf"):
+        (file.parent / name).write_bytes(RIGHT)
     assert verifier.verify(DIGEST) is Outcome.ALREADY_VERIFIED
     assert store.verified_names(DIGEST) == ["receipt.json", "tiny.gguf"]
     assert file.stat().st_ino == inode
+
+
+def test_right_bytes_under_another_name_take_the_place_of_wrong_ones_under_the_pinned(
+    store: Store, verifier: Verifier
+) -> None:
+    file = promoted(store, verifier)
+    file.rename(file.parent / "another.gguf")
+    file.write_bytes(b"wrong")
+    assert verifier.verify(DIGEST) is Outcome.ALREADY_VERIFIED
+    assert store.verified_names(DIGEST) == ["receipt.json", "tiny.gguf"]
+    assert file.read_bytes() == RIGHT
 
 
 def test_a_stop_while_a_verified_file_is_hashed_again_decides_nothing(store: Store, verifier: Verifier) -> None:

@@ -72,6 +72,14 @@ def test_a_file_longer_than_the_genesis_says_is_not_read_to_its_end(tmp_path: Pa
     assert (record.size, record.found) == (len(RIGHT) + 1, None)
 
 
+def test_a_journal_that_says_more_than_there_is_adds_nothing_to_a_right_file(store: Store, verifier: Verifier) -> None:
+    size = len(RIGHT) + 50_000  # what room is reserved for
+    store.put(DIGEST, RIGHT, size=size, prefix=size, ranges=((0, size),))
+    assert verifier.verify(DIGEST) is Outcome.PROMOTED
+    assert store.layout.verified_file(DIGEST, "tiny.gguf").read_bytes() == RIGHT
+    assert store.wrong_verified_files() == []
+
+
 def test_a_second_job_for_a_verified_digest_is_a_success_and_reads_nothing(
     store: Store, verifier: Verifier, registry: CollectorRegistry
 ) -> None:

@@ -50,8 +50,8 @@ def view_store(layout: StoreLayout, pin: ModelPin) -> StoreView:
 
 
 def _has_leftovers(layout: StoreLayout, digest: str) -> bool:
-    """Tell whether incoming holds bytes, their journal, or what a kill left of one."""
-    is_there = layout.data(digest).is_file() or layout.journal(digest).exists()
+    """Tell whether incoming holds bytes, their journal, a lease, or what a kill left of one."""
+    is_there = layout.data(digest).is_file() or layout.journal(digest).exists() or layout.lease(digest).exists()
     return is_there or any(temporaries(layout.incoming_dir(digest)))
 
 

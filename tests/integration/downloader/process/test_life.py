@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,28 @@ def test_sigterm_saves_what_came_and_ends_with_0_within_seconds(home: Path, orig
     assert _durable(service, DIGEST) == 2 * MIB
     assert not service.layout.lease(DIGEST).exists()
     assert service.event("downloader stopped") is not None
+
+
+@pytest.mark.parametrize("left", [{"lease.json"}, {"data", "journal.json", "lease.json"}], ids=["a lease", "all of it"])
+def test_what_a_killed_download_of_a_verified_model_left_is_tidied_up(
+    home: Path, origin: ScriptedOrigin, left: set[str]
+) -> None:
+    hold = Hold(after=2 * MIB, for_all=True)
+    origin.scripts["/cdn"] = ranged(DATA, hold=hold)
+    service = downloader(home, origin).start()
+    service.wait_received(DIGEST, 2 * MIB)
+    service.kill()
+    for path in service.layout.incoming_dir(DIGEST).iterdir():
+        if path.name not in left:
+            path.unlink()
+    assert {path.name for path in service.layout.incoming_dir(DIGEST).iterdir()} == left
+    kept = {name: (service.layout.incoming_dir(DIGEST) / name).read_bytes() for name in left}
+    promote(service.layout, DIGEST, "tiny.gguf", DATA, verified_at=time.time() - 3600)
+    for name, content in kept.items():
+        (service.layout.incoming_dir(DIGEST) / name).write_bytes(content)
+    with service:
+        service.wait_for(DIGEST, "verified")
+        wait_until(lambda: not any(service.layout.incoming_dir(DIGEST).iterdir()), 30, "an empty incoming")
 
 
 def test_sigint_is_a_stop_like_any_other(home: Path, origin: ScriptedOrigin) -> None:

@@ -27,6 +27,7 @@ def test_a_right_file_is_promoted_and_incoming_is_removed(
     assert file.read_bytes() == RIGHT
     assert stat.S_IMODE(file.stat().st_mode) == 0o444
     assert file.stat().st_nlink == 1
+    assert stat.S_IMODE(file.parent.stat().st_mode) & 0o777 == 0o755, "others may look, and nobody else may write"
     assert stat.S_IMODE(store.layout.receipt(DIGEST).stat().st_mode) == 0o444
     assert list(store.layout.incoming_dir(DIGEST).iterdir()) == []
     receipt = has_right_receipt(store.layout, DIGEST, "tiny.gguf")

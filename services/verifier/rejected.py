@@ -32,6 +32,5 @@ def remove_rejected(layout: StoreLayout, digest: str) -> int:
     paths = list(layout.rejected.glob(f"{digest}-*.json"))
     for path in paths:
         path.unlink(missing_ok=True)
-    if paths:
-        fsync_dir(layout.rejected)
+    fsync_dir(layout.rejected)
     return len(paths)

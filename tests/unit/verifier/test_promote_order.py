@@ -10,6 +10,7 @@ import pytest
 from services.verifier import incoming as incoming_module
 from services.verifier import linux
 from services.verifier import promote as promote_module
+from services.verifier.rejected import remove_rejected
 from services.verifier.verification import Outcome, Verifier
 from tests.support.verifier_stand import DIGEST, RIGHT, flip
 from tests.support.verifier_store import Store, entry
@@ -160,3 +161,21 @@ def test_data_is_claimed_under_a_name_that_a_later_start_knows(
     verifier.verify(DIGEST)
     (name,) = claimed
     assert re.fullmatch(r"\.claimed-[0-9a-f]{32}", name)
+
+
+def test_records_that_are_removed_are_gone_for_good(
+    store: Store, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(DIGEST, flip(RIGHT, 3))
+    assert verifier.verify(DIGEST) is Outcome.REJECTED
+    steps = Steps(store, monkeypatch)
+    assert remove_rejected(store.layout, DIGEST) == 1
+    assert steps.taken == ["sync rejected"]
+    assert list(store.layout.rejected.iterdir()) == []
+
+
+def test_a_record_that_somebody_else_removes_meanwhile_is_no_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "glob", lambda *_arguments: [store.layout.rejected_file(DIGEST, 1)])
+    assert remove_rejected(store.layout, DIGEST) == 1

@@ -124,6 +124,29 @@ def test_of_claimed_data_and_new_data_the_one_that_the_journal_names_stays(store
     assert list(store.layout.incoming_dir(DIGEST).iterdir()) == []
 
 
+def test_a_claimed_link_to_what_the_journal_names_is_not_what_it_names(store: Store, tmp_path: Path) -> None:
+    journal = store.put(DIGEST, RIGHT)
+    data = store.layout.data(DIGEST)
+    data.rename(tmp_path / "elsewhere")
+    claimed = store.layout.incoming_dir(DIGEST) / f".claimed-{journal.generation}"
+    claimed.symlink_to(tmp_path / "elsewhere")
+    data.write_bytes(b"begun, and no journal yet")
+    incoming.sweep_claimed(store.layout, DIGEST)
+    assert not data.is_symlink()
+    assert not claimed.is_symlink()
+    assert (tmp_path / "elsewhere").read_bytes() == RIGHT
+
+
+def test_a_journal_that_is_a_link_to_nothing_is_a_bad_one_and_not_none(store: Store) -> None:
+    store.put(DIGEST, RIGHT)
+    store.layout.journal(DIGEST).unlink()
+    with open_incoming(store.layout, DIGEST) as opened:
+        assert opened is not None
+        assert opened.lacks_journal() is True
+        store.layout.journal(DIGEST).symlink_to("nowhere")
+        assert opened.lacks_journal() is False
+
+
 def test_claimed_data_that_cannot_be_put_back_waits_for_the_next_start(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

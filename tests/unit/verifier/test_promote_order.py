@@ -170,7 +170,7 @@ def test_records_that_are_removed_are_gone_for_good(
     assert verifier.verify(DIGEST) is Outcome.REJECTED
     steps = Steps(store, monkeypatch)
     assert remove_rejected(store.layout, DIGEST) == 1
-    assert steps.taken == ["sync rejected"]
+    assert steps.taken[-1] == "sync rejected"
     assert list(store.layout.rejected.iterdir()) == []
 
 

@@ -68,6 +68,12 @@ def test_an_incoming_directory_that_is_a_link_is_not_followed(store: Store, veri
     assert (tmp_path / "elsewhere" / "data").exists()
 
 
+@pytest.mark.timeout(20)
+def test_an_incoming_directory_that_is_a_fifo_is_not_waited_for(store: Store, verifier: Verifier) -> None:
+    os.mkfifo(store.layout.incoming_dir(DIGEST))
+    assert verifier.verify(DIGEST) is Outcome.ERROR
+
+
 def test_a_verified_directory_that_is_a_link_is_not_followed(store: Store, verifier: Verifier, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     store.layout.verified_dir(DIGEST).symlink_to(tmp_path / "elsewhere")

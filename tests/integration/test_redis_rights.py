@@ -54,8 +54,10 @@ def test_the_chain_works_with_these_rights_and_nothing_is_refused(
         chain.start()
         chain.wait_verified(60)
         assert refusals(admin) == []
-        queue = wait_until(lambda: chain.downloader.get("/api/v1/status")["queue"], what="the queue's counts")
-        assert queue == {"queued": 0, "started": 0}
+        idle = {"queued": 0, "started": 0}
+        wait_until(
+            lambda: chain.downloader.get("/api/v1/status")["queue"] == idle, 30, "no job, once the last is ended"
+        )
         finished = {"status": "finished"}
         wait_until(lambda: chain.verifier.metric("r3mes_verify_queue_jobs", finished) >= 1, what="the gauge")
         assert chain.verifier.terminate() == 0

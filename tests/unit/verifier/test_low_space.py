@@ -386,23 +386,3 @@ def test_no_room_for_the_note_punches_nothing_and_waits(
     assert verifier.copies.get(DIGEST) is not None, "what is copied is not copied again"
     assert verifier.verify(DIGEST) is Outcome.PROMOTED
     assert_promoted(store)
-
-
-def test_incoming_whose_holes_cannot_be_known_now_is_not_taken_for_lost(
-    store: Store, verifier: Verifier, follower: Follower, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    download = Download(store, RIGHT, mode="low-space")
-    download.receive(2 * COMMIT, durable=True)
-    follow(follower)
-    download.complete()
-    second = restarted(verifier, store)
-
-    def unreadable(*_arguments: object) -> int:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "lseek", unreadable)
-        assert second.verify(DIGEST) is Outcome.ERROR
-    assert read_rejected(store.layout, DIGEST) == {}
-    assert_no_byte_is_lost(store, RIGHT, len(RIGHT))
-    assert second.verify(DIGEST) is Outcome.PROMOTED

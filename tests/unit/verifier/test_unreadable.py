@@ -61,6 +61,20 @@ def test_a_note_that_cannot_be_read_does_not_make_its_partial_void(half_given_up
     assert verifier.verify(DIGEST) is Outcome.PROMOTED
 
 
+def test_incoming_whose_holes_cannot_be_known_now_is_not_taken_for_lost(
+    half_given_up: Store, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_arguments: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "lseek", unreadable)
+        assert verifier.verify(DIGEST) is Outcome.ERROR
+    assert read_rejected(half_given_up.layout, DIGEST) == {}
+    assert_no_byte_is_lost(half_given_up, RIGHT, len(RIGHT))
+    assert verifier.verify(DIGEST) is Outcome.PROMOTED
+
+
 def test_data_that_cannot_be_looked_at_does_not_make_its_partial_an_orphan(
     half_given_up: Store, verifier: Verifier
 ) -> None:

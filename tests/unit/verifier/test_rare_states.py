@@ -81,6 +81,18 @@ def test_a_store_without_a_verified_directory_has_no_verified_digests(tmp_path: 
     assert existing.verified_digest_dirs(StoreLayout(tmp_path / "nothing")) == []
 
 
+def test_what_was_followed_is_let_go_once_the_file_is_verified_by_somebody_else(
+    store: Store, verifier: Verifier
+) -> None:
+    Download(store, RIGHT).receive(len(RIGHT) - 1)
+    Follower(verifier).step(DIGEST)
+    assert verifier.copies.digests() == {DIGEST}
+    store.layout.verified_dir(DIGEST).mkdir()
+    store.layout.verified_file(DIGEST, "tiny.gguf").write_bytes(RIGHT)
+    assert verifier.verify(DIGEST) is Outcome.ALREADY_VERIFIED
+    assert verifier.copies.digests() == set()
+
+
 # Removing incoming.
 
 

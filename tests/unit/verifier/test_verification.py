@@ -173,6 +173,7 @@ def test_how_long_each_verdict_took_is_told_and_nothing_for_a_job_without_one(
             store.put(DIGEST, content)
         verifier.verify(DIGEST)
     assert value(registry, "r3mes_verification_duration_seconds_count") == 2
+    assert 0 < value(registry, "r3mes_verification_duration_seconds_sum") < 600
 
 
 class Listener(SilentObserver):

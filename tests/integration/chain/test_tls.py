@@ -74,10 +74,13 @@ def _serve(server: socket.socket, asked: list[str]) -> None:
 
 def _tunnel(client: socket.socket, asked: list[str]) -> None:
     with client, client.makefile("rb") as reader:
-        asked.append(reader.readline().decode().strip())
+        request = reader.readline().decode().strip()
+        if not request:  # whoever asks may leave once two have answered
+            return
+        asked.append(request)
         while reader.readline().strip():
             pass
-        host, _, port = asked[-1].split()[1].rpartition(":")
+        host, _, port = request.split()[1].rpartition(":")
         with socket.create_connection((host, int(port))) as upstream:
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             back = threading.Thread(target=_copy, args=(upstream, client), daemon=True)

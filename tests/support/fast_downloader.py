@@ -9,7 +9,6 @@ FAULTS_NAMES is a JSON object: for a host, what its 1st, 2nd, … look-up gives;
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import ipaddress
 import json
@@ -25,6 +24,7 @@ from services.downloader.limits import Limits
 from services.downloader.settings import load_downloader_settings
 from shared.errors import R3mesError
 from shared.log import configure_logging
+from tests.support.forked import run_as_child
 
 KIB = 1024
 SHORT = Limits(
@@ -47,7 +47,6 @@ SHORT = Limits(
 
 # What stands in the log for each connection that is tried, followed by address and port.
 CONNECTS = "connects to"
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
@@ -71,28 +70,9 @@ def nursery() -> int:
         wanted = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            os._exit(_child(**wanted))
+            os._exit(run_as_child(main, **wanted))
         print(pid, flush=True)  # noqa: T201
     return 0
-
-
-def _child(environ: dict[str, str], cwd: str, log: str) -> int:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    null = os.open(os.devnull, os.O_RDONLY)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for target, descriptor in ((0, null), (1, output), (2, output)):
-        os.dup2(descriptor, target)
-    os.environ.clear()
-    os.environ.update(environ)
-    os.chdir(cwd)
-    try:
-        return main()
-    except BaseException:  # noqa: BLE001 - a child never returns into the nursery's loop
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
-        return 70
-    finally:
-        sys.stderr.flush()
 
 
 def _tell_and_stay_on_loopback(event: str, arguments: tuple[object, ...]) -> None:

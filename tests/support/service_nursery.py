@@ -8,7 +8,6 @@ nursery, and the nursery with its input. `Nursery` is its client.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
@@ -17,13 +16,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.forked import run_as_child
+
 COMMIT_BYTES = 4 * 1024 * 1024
-_PR_SET_PDEATHSIG = 1
 _REPOSITORY = Path(__file__).parents[2]
 
 
@@ -110,28 +110,9 @@ def main() -> int:
         wanted = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            os._exit(_child(mains[wanted["service"]], wanted["environ"], wanted["cwd"], wanted["log"]))
+            os._exit(run_as_child(mains[wanted["service"]], wanted["environ"], wanted["cwd"], wanted["log"]))
         os.write(1, f"{pid}\n".encode())
     return 0
-
-
-def _child(run: Callable[[], int], environ: dict[str, str], cwd: str, log: str) -> int:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    null = os.open(os.devnull, os.O_RDONLY)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for target, descriptor in ((0, null), (1, output), (2, output)):
-        os.dup2(descriptor, target)
-    os.environ.clear()
-    os.environ.update(environ)
-    os.chdir(cwd)
-    try:
-        return run()
-    except BaseException:  # noqa: BLE001 - a child never returns into the nursery's loop
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
-        return 70
-    finally:
-        sys.stderr.flush()
 
 
 if __name__ == "__main__":

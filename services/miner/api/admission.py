@@ -7,7 +7,7 @@ import secrets
 import uuid
 from collections.abc import Callable
 
-from services.miner.api.errors import RETRY_SOON_SECONDS, ApiError, invalid, unavailable
+from services.miner.api.errors import RETRY_SOON_SECONDS, ApiError, crashes_engine, invalid, unavailable
 from services.miner.api.schema import ChatRequest, CompletionRequest, GenerationRequest
 from services.miner.engine.messages import Submit
 from services.miner.keeper import Keeper, Phase
@@ -67,7 +67,7 @@ class Admission:
             raise unavailable(error.message, RETRY_SOON_SECONDS) from error
         room = self._require_fit(served, prompt)
         self._require_room(served)  # others may have come while this prompt was tokenised
-        return Submit(
+        submit = Submit(
             request_id=uuid.uuid4().hex,
             prompt=tuple(prompt),
             max_tokens=room if wanted is None else min(wanted, room),
@@ -75,6 +75,10 @@ class Admission:
             sampling=sampling,
             ignore_end=bool(request.ignore_eos),
         )
+        seconds = self._keeper.recovery.refused_for(submit)
+        if seconds is not None:
+            raise crashes_engine(seconds)
+        return submit
 
     def _require_fit(self, served: ServedModel, prompt: list[int]) -> int:
         """Return the tokens that fit after the prompt."""

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from fastapi import Request
 
-from services.miner.api.errors import RETRY_SOON_SECONDS, ApiError, unavailable
-from services.miner.engine.client import EngineGoneError, Generation
+from services.miner.api.errors import RETRY_SOON_SECONDS, ApiError, crashes_engine, unavailable
+from services.miner.engine.generation import EngineGoneError, Generation, RequestBlamedError
 from services.miner.engine.messages import FinishReason, Output, Submit
 from services.miner.metrics import Endpoint, MinerMetrics, Outcome
 from services.miner.served import ServedModel
@@ -81,6 +81,8 @@ class Running:
             except TimeoutError as error:
                 message = f"no complete answer within {self._seconds:g} s"
                 raise ApiError(504, message, kind="server_error", code="timeout") from error
+            except RequestBlamedError as error:
+                raise crashes_engine(error.seconds) from error
             except EngineGoneError as error:
                 raise unavailable(error.message, RETRY_SOON_SECONDS) from error
             if output.finish is FinishReason.ERROR:

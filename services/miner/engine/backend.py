@@ -13,6 +13,10 @@ class NoRoomError(Exception):
     """The cache found no cells for this batch and is as it was before."""
 
 
+class AbortedError(Exception):
+    """Every request of this batch was cancelled while it was computed; the cache holds nothing of it."""
+
+
 class Sampler(Protocol):
     """Chooses the next token of one request and remembers what it chose."""
 
@@ -34,7 +38,7 @@ class Backend(Protocol):
         ...
 
     def decode(self, slices: Row[Slice]) -> None:
-        """Compute all slices together, in order; raises NoRoomError, or EngineError when the model is broken."""
+        """Compute all slices together, in order; raises NoRoomError, AbortedError, or EngineError (broken)."""
         ...
 
     def drop(self, slot: int) -> None:

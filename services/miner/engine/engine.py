@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.miner.engine.backend import Backend, NoRoomError, Sampler
+from services.miner.engine.backend import AbortedError, Backend, NoRoomError, Sampler
 from services.miner.engine.detokeniser import TextStream
+from services.miner.engine.flight import NoRecorder, Recorder, Work
 from services.miner.engine.messages import FinishReason, Occupancy, Output, Step, Submit
 from services.miner.engine.scheduler import Limits, Plan, Scheduler
 from services.miner.engine.sequence import Sequence
@@ -26,7 +27,8 @@ class _Request:
 class Engine:
     """Runs all submitted requests together, one step at a time."""
 
-    def __init__(self, backend: Backend, limits: Limits) -> None:
+    def __init__(self, backend: Backend, limits: Limits, recorder: Recorder | None = None) -> None:
+        self._recorder = recorder or NoRecorder()
         self._backend = backend
         self._scheduler = Scheduler(limits)
         self._requests: dict[str, _Request] = {}
@@ -76,8 +78,11 @@ class Engine:
     def _execute(self, plan: Plan) -> list[Output]:
         if not plan.slices:
             return []
+        self._recorder.working(Work.DECODING, (part.sequence.request_id for part in plan.slices))
         try:
             self._backend.decode(plan.slices)
+        except AbortedError:
+            return []  # as if it had not been planned; the cancels come before the next step
         except NoRoomError:
             return self._make_room()
         self._scheduler.executed(plan)
@@ -97,6 +102,7 @@ class Engine:
         return [self._end(alone, "", FinishReason.ERROR, tokens=0, error="the cache has no room for this request")]
 
     def _advance(self, request: _Request, row: int) -> Output:
+        self._recorder.working(Work.SAMPLING, (request.sequence.request_id,))
         token = request.sampler.sample(row)
         if self._backend.ends(token) and not request.ignore_end:
             return self._end(request, request.text.finish(), FinishReason.STOP, tokens=1)

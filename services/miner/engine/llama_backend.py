@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from llama_cpp import llama_cpp
 
-from services.miner.engine.backend import NoRoomError
+from services.miner.engine.abort import look_at
+from services.miner.engine.backend import AbortedError, NoRoomError
 from services.miner.engine.batch import Batch
 from services.miner.engine.messages import Load, Loaded, Sampling
 from services.miner.engine.sampling import SamplerChain
@@ -24,6 +25,7 @@ from shared.errors import EngineError
 llama: Any = llama_cpp
 
 NO_ROOM = 1  # llama_decode: no cells for this batch, the cache is as it was
+ABORTED = 2  # llama_decode: the flag was set; with n_batch == n_ubatch the cache is as it was
 PIECE_BYTES = 256  # longer than any token of a known vocabulary; a longer one is asked for again
 
 
@@ -69,12 +71,19 @@ class LlamaBackend:
         )
 
     def decode(self, slices: Row[Slice]) -> None:
-        """Compute all slices in one `llama_decode`; raises NoRoomError, or EngineError when it fails for good."""
+        """Compute all slices in one `llama_decode`; raises NoRoomError, AbortedError, or EngineError."""
         result = llama.llama_decode(self._context, self._batch.fill(slices))
         if result == NO_ROOM:
             raise NoRoomError
+        if result == ABORTED:
+            raise AbortedError
         if result != 0:
             raise EngineError(f"llama_decode failed with {result}: {last_errors() or 'no reason given'}")
+
+    def abort_while(self, flag: ctypes.Array[ctypes.c_char]) -> None:
+        """End any decode while the first byte of `flag` is not 0."""
+        self._flag = flag  # llama.cpp keeps a bare pointer
+        look_at(self._context, flag)
 
     def drop(self, slot: int) -> None:
         """Forget a slot; cells that no other sequence holds are free at once."""

@@ -237,7 +237,7 @@ class Keeper:
             self._crashed = True
 
     async def _pause_after_crash(self, file: tuple[str, StatIdentity | None], reason: str) -> None:
-        """After a death that no request is to blame for, wait as long as the breaker says or until something changes."""
+        """After a death for no request, wait as long as the breaker says or until something changes."""
         self._crashed = True
         seconds = self.recovery.died_for_nobody()
         breaker = self.recovery.breaker

@@ -27,15 +27,19 @@ class AbortSwitch:
         self.flag = ctypes.create_string_buffer(2)  # one character, and the end that `strlen` looks for
         self._recorder = recorder
         self._lock = threading.Lock()
+        self._in_decode = False  # the main thread's own
         self._decoding: set[str] = set()  # requests of the decode that still wait for it
         self._cancelled: set[str] = set()  # heard of, not yet handled by the engine
 
     def working(self, work: Work, request_ids: Iterable[str] = ()) -> None:
         """Begin a decode for these requests, or end the one before."""
         ids = tuple(request_ids)
-        with self._lock:
-            self._decoding = set(ids) - self._cancelled if work is Work.DECODING else set()
-            self.flag[0] = b"\1" if work is Work.DECODING and not self._decoding else b"\0"
+        begins = work is Work.DECODING
+        if begins or self._in_decode:  # the work between two decodes needs no lock
+            with self._lock:
+                self._in_decode = begins
+                self._decoding = set(ids) - self._cancelled if begins else set()
+                self.flag[0] = b"\1" if begins and not self._decoding else b"\0"
         self._recorder.working(work, ids)
 
     def cancelled(self, request_id: str) -> None:

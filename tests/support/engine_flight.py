@@ -30,7 +30,7 @@ def stop_while(engine: psutil.Process, wanted: Callable[[Flight], bool], timeout
 def read(engine: psutil.Process) -> Flight:
     """Read the recorder of an engine that is stopped."""
     for link in Path(f"/proc/{engine.pid}/fd").iterdir():
-        if MEMORY_NAME in os.readlink(link):
+        if MEMORY_NAME in str(link.readlink()):
             descriptor = os.open(link, os.O_RDONLY)
             try:
                 return read_flight(descriptor)

@@ -19,7 +19,7 @@ from services.miner.engine.batch import Batch
 from services.miner.engine.messages import Load, Loaded, Sampling
 from services.miner.engine.sampling import SamplerChain
 from services.miner.engine.scheduler import Slice
-from services.miner.llama_log import last_errors
+from services.miner.llama_log import expect_errors_while, last_errors
 from shared.errors import EngineError
 
 llama: Any = llama_cpp
@@ -84,6 +84,7 @@ class LlamaBackend:
         """End any decode while the first byte of `flag` is not 0."""
         self._flag = flag  # llama.cpp keeps a bare pointer
         look_at(self._context, flag)
+        expect_errors_while(flag)
 
     def drop(self, slot: int) -> None:
         """Forget a slot; cells that no other sequence holds are free at once."""

@@ -34,6 +34,14 @@ from services.miner.engine.process import EngineProcess
 from services.miner.engine.watchdog import Watchdog, WatchdogLimits
 from shared.errors import EngineError
 
+MOST_LEAVING = 256  # closed requests that are kept until the engine's next step; beyond, nobody of them is blamed
+DOING = {
+    Work.LOADING: "while it loaded",
+    Work.IDLE: "between two steps",
+    Work.ADMITTING: "while it took a request in",
+    Work.DECODING: "in a decode",
+    Work.SAMPLING: "while it sampled",
+}
 GONE = "the engine stopped while it worked on this request"
 
 _log = structlog.get_logger("miner.engine")
@@ -56,9 +64,8 @@ class Crash:
 
     def describe(self) -> str:
         """Return it in words, for the log and for `/readyz`."""
-        doing = {Work.LOADING: "loading", Work.IDLE: "between two steps"}.get(self.work, self.work.name.lower())
         why = "stuck" if self.stuck else describe_exit(self.exit_code)
-        return f"the engine died while {doing} ({why})"
+        return f"the engine died {DOING[self.work]} ({why})"
 
 
 class Observer(Protocol):
@@ -232,7 +239,8 @@ class EngineClient:
     def _closed(self, generation: Generation) -> None:
         if self._open.get(generation.request_id) is generation:
             self._remove(generation.request_id)
-            self._leaving[generation.request_id] = generation.submit
+            if len(self._leaving) < MOST_LEAVING:
+                self._leaving[generation.request_id] = generation.submit
             self._process.send(Cancel(generation.request_id))
 
     def _remove(self, request_id: str) -> None:

@@ -237,6 +237,8 @@ class EngineClient:
             self._remove(output.request_id)
 
     def _closed(self, generation: Generation) -> None:
+        if generation in self.stranded:  # its owner left before the next engine came
+            self.stranded.remove(generation)
         if self._open.get(generation.request_id) is generation:
             self._remove(generation.request_id)
             if len(self._leaving) < MOST_LEAVING:

@@ -15,6 +15,7 @@ from llama_cpp import llama_cpp
 
 from services.miner.engine.backend import NoRoomError
 from services.miner.engine.batch import Batch
+from services.miner.engine.cache_moves import Copy, Cut, Move
 from services.miner.engine.messages import Load, Loaded, Sampling
 from services.miner.engine.sampling import SamplerChain
 from services.miner.engine.scheduler import Slice
@@ -76,9 +77,15 @@ class LlamaBackend:
         if result != 0:
             raise EngineError(f"llama_decode failed with {result}: {last_errors() or 'no reason given'}")
 
-    def drop(self, slot: int) -> None:
-        """Forget a slot; cells that no other sequence holds are free at once."""
-        llama.llama_memory_seq_rm(self._memory, slot, -1, -1)
+    def move(self, moves: Row[Move]) -> None:
+        """Copy and cut; cells that no slot holds any more are free at once. Raises EngineError when one is refused."""
+        for move in moves:
+            match move:
+                case Copy(source, target, start, end):
+                    llama.llama_memory_seq_cp(self._memory, source, target, start, end)
+                case Cut(slot, start):
+                    if not llama.llama_memory_seq_rm(self._memory, slot, start, -1):
+                        raise EngineError(f"llama.cpp cannot drop the cells of slot {slot} from position {start}")
 
     def sampler(self, sampling: Sampling) -> SamplerChain:
         """Make the sampler chain of one request."""

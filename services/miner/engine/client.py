@@ -35,6 +35,10 @@ class Observer(Protocol):
         """Take a token and the time since the request (the first) or since the token before."""
         ...
 
+    def reused(self, tokens: int) -> None:
+        """Take how many tokens of a prompt were in the cache already."""
+        ...
+
 
 class Generation:
     """What one request gets: an asynchronous iterator of outputs that ends with the one that has a finish reason."""
@@ -44,6 +48,7 @@ class Generation:
         self.submitted_at = time.monotonic()
         self.prompt_tokens = prompt_tokens
         self.generated_tokens = 0
+        self.reused_tokens = 0  # of the prompt, from the cache
         self.left_queue = False
         self.last_token_at = self.submitted_at
         self._close = close
@@ -159,6 +164,9 @@ class EngineClient:
             self._observer.token(now - generation.last_token_at, first=generation.generated_tokens == 0)
             generation.last_token_at = now
             generation.generated_tokens += output.tokens
+        if output.reused:
+            generation.reused_tokens = output.reused
+            self._observer.reused(output.reused)
         generation.put(output)
         if output.finish is not None:
             self._remove(output.request_id)

@@ -1,7 +1,7 @@
 """A radix tree over token ids: which runs of tokens the cache holds, or will hold soon. Pure.
 
-A path from the root is a prefix; a node is the run of tokens that its users and holders have in common. Splitting a node
-makes a new upper part, and the old object stays the lower one, so that whoever points to the end of a path keeps
+A path from the root is a prefix; a node is the run of tokens that its users and holders have in common. Splitting a
+node makes a new upper part, and the old object stays the lower one, so that whoever points to the end of a path keeps
 pointing there. Two children of a node may begin alike: two answers that happen to say the same thing are two runs of
 cells.
 """

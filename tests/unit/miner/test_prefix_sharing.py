@@ -137,6 +137,41 @@ def test_what_nobody_asks_for_is_given_up_after_its_horizon_and_what_served_twic
         assert computed(stand) - before == again
 
 
+def test_a_conversation_and_a_repeated_answer_keep_one_slot_each_and_not_one_a_turn() -> None:
+    stand = Stand(LIMITS)
+    for turn in (1, 2, 3):
+        stand.submit("talk", SYSTEM * turn, 1)
+        stand.run()
+    assert len(stand.engine.scheduler.cache.kept) == 1
+    for name in ("one", "two"):  # together, so that both compute the same answer
+        stand.submit(name, [5] * 20, 9)
+    stand.run()
+    assert len(stand.engine.scheduler.cache.kept) == 2
+
+
+def test_a_request_that_matches_the_last_kept_slot_gets_its_cells_when_another_needs_that_slot() -> None:
+    stand = Stand(Limits(sequences=2, cells=1000, batch_tokens=64, prefill_tokens=32, slots=2))
+    stand.submit("before", SYSTEM, 1)
+    stand.run()
+    before = computed(stand)
+    stand.submit("same", SYSTEM, 3)
+    stand.submit("other", [9] * 20, 3)
+    stand.run()
+    assert computed(stand) - before == 3 + 20 + 2
+    stand.check_nothing_left()
+
+
+def test_who_needs_a_slot_gives_up_another_prefix_than_its_own() -> None:
+    stand = Stand(Limits(sequences=1, cells=1000, batch_tokens=64, prefill_tokens=32, slots=3))
+    for name, token in (("oldest", 1), ("middle", 2), ("newest", 3)):
+        stand.submit(name, [token] * 50, 1)
+        stand.run()
+    before = computed(stand)
+    stand.submit("again", [1] * 50, 1)
+    stand.run()
+    assert computed(stand) - before == 1
+
+
 def test_without_sharing_every_request_computes_everything_and_nothing_is_kept() -> None:
     stand = Stand(Limits(sequences=4, cells=4000, slots=16, sharing=False))
     for number in range(4):

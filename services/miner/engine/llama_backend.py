@@ -93,6 +93,10 @@ class LlamaBackend:
                     if not llama.llama_memory_seq_rm(self._memory, slot, start, -1):
                         raise EngineError(f"llama.cpp cannot drop the cells of slot {slot} from position {start}")
 
+    def clear(self) -> None:
+        """Forget all slots."""
+        llama.llama_memory_clear(self._memory, False)
+
     def sampler(self, sampling: Sampling) -> SamplerChain:
         """Make the sampler chain of one request."""
         return SamplerChain(sampling, self._context, self._vocabulary_size)

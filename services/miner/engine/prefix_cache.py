@@ -122,7 +122,7 @@ class PrefixCache:
                 self._close(node)
         sequence.slot, sequence.leaf, sequence.computed = None, None, 0
         last = next((node for node in leaf.upwards() if slot in node.slots), None)
-        if last is None or not self._sharing or len(last.slots) > 1 or _stands_beside(last):
+        if last is None or not self._sharing or len(last.slots) > 1:
             self._release(slot, last)
         else:
             self._keep(slot, last)
@@ -254,12 +254,6 @@ class PrefixCache:
                 self._release(slot, node.parent)
             else:
                 self._kept[slot] = node.parent
-
-
-def _stands_beside(node: Node) -> bool:
-    """Whether another run of the same tokens goes on from the same place."""
-    siblings = node.parent.children if node.parent is not None else []
-    return any(each is not node and _repeats(node, each) for each in siblings)
 
 
 def _repeats(node: Node, other: Node) -> bool:

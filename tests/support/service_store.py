@@ -23,7 +23,7 @@ USERS = {
 
 
 class ServiceStore:
-    """`served` is verified, `coming` lies in incoming, `growing` is a partial, `refused` was rejected; each a digest."""
+    """Four digests: `served` is verified, `coming` lies in incoming, `growing` is a partial, `refused` was rejected."""
 
     def __init__(self, home: Path, content: bytes) -> None:
         self.home, self.content = home, content
@@ -39,13 +39,8 @@ class ServiceStore:
         self.own = home / "own"  # what anybody makes of their own
         self.own.mkdir()
         self.own.chmod(0o1777)
-        store = Store(self.layout)
-        self.do("downloader", lambda: store.put(self.served, content))
-        self.do("downloader", lambda: store.put(self.refused, b"something else"))
-        self.do("verifier", lambda: self._verify(self.served, Outcome.PROMOTED))
-        self.do("verifier", lambda: self._verify(self.refused, Outcome.REJECTED))
-        self.do("verifier", self._begin_partial)
-        self.do("downloader", lambda: store.put(self.coming, contents["coming"], complete=False))
+        self.do("downloader", lambda: self._download(contents["coming"]))
+        self.do("verifier", self._verify)
 
     @property
     def model(self) -> Path:
@@ -56,10 +51,17 @@ class ServiceStore:
         """Do as `service` what it must be able to do."""
         assert errno_as(USERS[service], deed) == 0, f"{service} cannot do its work"
 
-    def _verify(self, digest: str, expected: Outcome) -> None:
-        found = verify_once(self.layout, digest)
-        if found is not expected:
+    def _download(self, coming: bytes) -> None:
+        store = Store(self.layout)
+        store.put(self.served, self.content)
+        store.put(self.refused, b"something else")
+        store.put(self.coming, coming, complete=False)
+
+    def _verify(self) -> None:
+        found = [verify_once(self.layout, digest) for digest in (self.served, self.refused)]
+        if found != [Outcome.PROMOTED, Outcome.REJECTED]:
             raise AssertionError(found)
+        self._begin_partial()
 
     def _begin_partial(self) -> None:
         with open(os.open(self.layout.partial_file(self.growing), os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:

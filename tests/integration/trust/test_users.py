@@ -47,7 +47,7 @@ def read(path: Path_) -> Callable[[ServiceStore], object]:
 
 
 def listed(path: Path_) -> Callable[[ServiceStore], object]:
-    return lambda at: os.listdir(path(at))
+    return lambda at: list(path(at).iterdir())
 
 
 def written(path: Path_) -> Callable[[ServiceStore], object]:
@@ -142,7 +142,7 @@ DEEDS: dict[str, tuple[Callable[[ServiceStore], object], tuple[str, ...]]] = {
     "write to accepted.json": (written(lambda at: at.layout.accepted), NOBODY),
     "remove accepted.json": (removed(lambda at: at.layout.accepted), NOBODY),
     "stage a genesis": (made(lambda at: at.layout.next_genesis), NOBODY),
-    "hold the lock of acceptances": (made(lambda at: at.layout.trust / "lock"), NOBODY),
+    "put another file into trust/": (made(lambda at: at.layout.trust / "other.json"), NOBODY),
     "open trust/ to all": (opened_to_all(lambda at: at.layout.trust), NOBODY),
     "move trust/ away": (moved(lambda at: at.layout.trust), NOBODY),
     "write to store.json": (written(lambda at: at.layout.store_json), NOBODY),

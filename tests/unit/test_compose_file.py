@@ -159,6 +159,12 @@ def test_only_init_mounts_a_volume_whole_but_for_redis_its_own_data() -> None:
     assert whole == init | {("redis", "redis-data")}
 
 
+def test_init_ends_before_any_service_begins_and_is_not_started_again() -> None:
+    assert "restart" not in SERVICES["init"]
+    for name in TABLE:
+        assert SERVICES[name]["depends_on"]["init"] == {"condition": "service_completed_successfully"}, name
+
+
 @pytest.mark.parametrize("service", TABLE)
 def test_a_service_stands_in_its_own_networks_alone(service: str) -> None:
     assert set(SERVICES[service]["networks"]) == TABLE[service][2]

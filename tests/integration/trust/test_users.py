@@ -262,7 +262,7 @@ def lie(at: ServiceStore) -> None:
     ).write(receipt(at))
 
 
-def test_a_verifier_that_lies_is_believed_by_a_miner_that_trusts_receipts_and_by_no_other(store: ServiceStore) -> None:
+def test_a_verifier_that_lies_is_believed_by_a_miner_that_trusts_receipts(store: ServiceStore) -> None:
     """Where trust ends: the miner's default believes a receipt that fits, `R3MES_MINER_REHASH=always` none."""
     store.do("verifier", lambda: lie(store))
 

@@ -97,7 +97,7 @@ def test_what_a_document_points_at_is_there(document: Path) -> None:
 
 
 def paths_named(text: str) -> list[str]:
-    """Return paths of the repository that stand in code spans, and the files of tests that stand there by name alone."""
+    """Return paths of the repository in code spans, and files of tests that stand there by their name alone."""
     named = [path.partition("::")[0] for path in PATH.findall(text) if not re.search(r"[<{…]", path)]
     return named + [f"tests/**/{name}" for name in TEST_FILE.findall(text)]
 

@@ -159,6 +159,12 @@ def test_only_init_mounts_a_volume_whole_but_for_redis_its_own_data() -> None:
     assert whole == init | {("redis", "redis-data")}
 
 
+def test_init_has_three_of_root_s_abilities_and_no_way_to_more() -> None:
+    assert SERVICES["init"]["cap_add"] == ["CHOWN", "FOWNER", "DAC_OVERRIDE"]
+    assert SERVICES["init"]["security_opt"] == ["no-new-privileges:true"]
+    assert not (BEYOND - {"cap_add", "group_add"}) & set(SERVICES["init"])
+
+
 def test_init_ends_before_any_service_begins_and_is_not_started_again() -> None:
     assert "restart" not in SERVICES["init"]
     for name in TABLE:

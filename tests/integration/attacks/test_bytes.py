@@ -13,12 +13,14 @@ import pytest
 
 from shared.errors import GenesisError
 from shared.genesis import MAX_PLAIN_BYTES, parse_genesis
+from shared.genesis.strict_json import join
 from tests.support.attacks import OLD, Running, WrongFile, beside, sentence, speaks, spelled, withstands
 from tests.support.genesis_host import Host
 
 MEGABYTES_10 = 10_000_000
 SYNTAX = "a syntax error at line"
 NAME = "model_config.model_name"
+LONG_KEY = "k" * 60_000
 
 ENCODINGS = [
     WrongFile("a UTF-8 byte order mark before the file", b"\xef\xbb\xbf" + OLD, "", "byte order mark"),
@@ -77,14 +79,18 @@ SIZES = [
     WrongFile("10 MB of spaces behind the file", OLD.ljust(MEGABYTES_10), "", "more than 65536 bytes"),
     WrongFile("10 MB of spaces before the file", OLD.rjust(MEGABYTES_10), "", "more than 65536 bytes"),
     WrongFile("10 MB of a name", spelled("model_name", f'"{"x" * MEGABYTES_10}"'), "", "more than 65536 bytes"),
-    WrongFile("10 MB of models", b'{"models": [' + b"{}," * 3_300_000 + b"{}]}", "", "more than 65536 bytes"),
+    WrongFile("100,000 models", b'{"models": [' + b"{}," * 100_000 + b"{}]}", "", "more than 65536 bytes"),
     WrongFile("a name that fills the file", spelled("model_name", f'"{"x" * 65_000}"'), NAME, "(65000 characters)"),
     WrongFile("lists nested by the ten thousand", b"[" * 30_000 + b"]" * 30_000, "", "nesting too deep"),
-    WrongFile("objects nested by the ten thousand", b'{"models":' * 6_000 + b"1" + b"}" * 6_000, "", "nesting too deep"),
+    WrongFile(
+        "objects nested by the ten thousand", b'{"models":' * 6_000 + b"1" + b"}" * 6_000, "", "nesting too deep"
+    ),
     WrongFile("a field nested deeply", spelled("model_name", "[" * 9_000 + "]" * 9_000), "", "nesting too deep"),
     WrongFile("a number of 60,000 digits", spelled("size_bytes", "9" * 60_000), "", "more than 600 characters"),
-    WrongFile("a fraction of 60,000 digits", spelled("required_disk_space_gb", "0." + "1" * 60_000), "", "600 characters"),
-    WrongFile("a key of 60,000 letters", beside(f'"{"k" * 60_000}": 1'), "", "unknown key"),
+    WrongFile(
+        "a fraction of 60,000 digits", spelled("required_disk_space_gb", "0." + "1" * 60_000), "", "600 characters"
+    ),
+    WrongFile("a key of 60,000 letters", beside(f'"{LONG_KEY}": 1'), join("model_config", LONG_KEY), "unknown key"),
 ]
 
 TRUNCATED = [

@@ -104,17 +104,18 @@ def speaks(error: ConfigurationError, *says: str) -> None:
 def withstands(host: Host, attack: WrongFile) -> None:
     """Assert that the file is refused by a host that is new, and by one on which another file was accepted."""
     host.file.write_bytes(attack.raw)
-    _names(host.refused(), host, attack)
+    names(host.refused(), host, attack)
     assert not host.layout.root.exists()
 
     running = Running(host)
     host.file.write_bytes(attack.raw)
-    _names(host.refused(), host, attack)
+    names(host.refused(), host, attack)
     running.accepts_no(attack.found)
     running.is_unmoved()
 
 
-def _names(error: ConfigurationError, host: Host, attack: WrongFile) -> None:
+def names(error: ConfigurationError, host: Host, attack: WrongFile) -> None:
+    """Assert that an error names file, field, what was found and what is wanted."""
     assert isinstance(error, GenesisError)
     assert error.file == str(host.file)
     assert error.field == attack.field

@@ -10,7 +10,7 @@ import pytest
 
 from shared.genesis.fields import MAX_FILE_NAME, MAX_NAME, MAX_URL
 from shared.store.trust import read_trust
-from tests.support.attacks import WrongFile, sentence, spelled, withstands
+from tests.support.attacks import Running, WrongFile, names, sentence, speaks, spelled, withstands
 from tests.support.geneses import ABSENT, DIGEST, OTHER_DIGEST, list_form, other_entry, plain_form
 from tests.support.genesis_host import Host
 
@@ -47,7 +47,7 @@ def size(attacks: str, text: str, found: str = "") -> WrongFile:
 
 DIGESTS = [
     digest("a digest of 63 digits", DIGEST[:-1]),
-    digest("a digest of 65 digits", DIGEST + "0", "65 characters) "[:2]),
+    digest("a digest of 65 digits", DIGEST + "0", DIGEST + "0"),
     digest("a digest with a space before it", " " + DIGEST),
     digest("a digest with a space behind it", DIGEST + " "),
     digest("a digest with a line break behind it", DIGEST + "\n"),
@@ -195,12 +195,27 @@ NAMES_AND_CIDS = [
     wrong("a CID that is null", "ipfs_fallback_hash", None, "null"),
 ]
 
-CASES = [*DIGESTS, *FILE_NAMES, *URLS, *ADDRESSES, *NUMBERS, *NAMES_AND_CIDS]
+WRONG_VALUES = [*DIGESTS, *FILE_NAMES, *URLS, *NUMBERS, *NAMES_AND_CIDS]
+CASES = [*WRONG_VALUES, *ADDRESSES]
 
 
-@pytest.mark.parametrize("attack", CASES, ids=sentence)
+@pytest.mark.parametrize("attack", WRONG_VALUES, ids=sentence)
 def test_a_field_that_does_not_follow_its_rule_is_refused_by_its_name(tmp_path: Path, attack: WrongFile) -> None:
     withstands(Host(tmp_path), attack)
+
+
+@pytest.mark.parametrize("attack", ADDRESSES, ids=sentence)
+def test_an_address_that_the_operator_did_not_allow_is_refused(tmp_path: Path, attack: WrongFile) -> None:
+    host = Host(tmp_path)
+    host.file.write_bytes(attack.raw)
+    names(host.refused(), host, attack)
+    assert not host.layout.root.exists()
+
+    running = Running(host)
+    host.file.write_bytes(attack.raw)
+    speaks(host.refused(), "is not the genesis that was accepted", "changed Tiny")
+    running.accepts_no(attack.field, attack.found)
+    running.is_unmoved()
 
 
 def test_a_password_in_a_url_is_not_shown(tmp_path: Path) -> None:

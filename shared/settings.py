@@ -145,7 +145,7 @@ def resolve_secrets(values: Mapping[str, str]) -> dict[str, str]:
 def _describe(error: ValidationError, values: Mapping[str, Any]) -> ConfigurationError:
     first = error.errors(include_url=False, include_input=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "settings"
-    found = "a secret" if name in SECRET_NAMES else repr(values.get(name))
+    found = "a secret" if name in SECRET_NAMES else ascii(values.get(name))
     return ConfigurationError(f"{name}: found {found}: {first['msg']}", next_step=f"correct {name} or unset it")
 
 

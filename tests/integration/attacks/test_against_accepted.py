@@ -174,7 +174,11 @@ TRUST = [
     Deed("the accepted bytes cut short", lambda host: os.truncate(host.layout.genesis, 40), (DISAGREE,)),
     Deed("the accepted bytes emptied", lambda host: os.truncate(host.layout.genesis, 0), (DISAGREE,)),
     Deed("the accepted bytes and a line break", lambda host: host.layout.genesis.write_bytes(OLD + b"\n"), (DISAGREE,)),
-    Deed("the accepted bytes beyond every limit", lambda host: os.truncate(host.layout.genesis, MAX_GENESIS_BYTES + 1), (DISAGREE,)),
+    Deed(
+        "the accepted bytes beyond every limit",
+        lambda host: os.truncate(host.layout.genesis, MAX_GENESIS_BYTES + 1),
+        (DISAGREE,),
+    ),
     Deed("the accepted copy removed", lambda host: host.layout.genesis.unlink(), (DISAGREE,)),
     Deed("the accepted copy behind a link", _linked, (DISAGREE,)),
     Deed("a named pipe for the accepted copy", lambda host: _piped(host.layout.genesis), (DISAGREE,)),

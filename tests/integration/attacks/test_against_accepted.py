@@ -1,8 +1,8 @@
 """Attacks against what is accepted: another operator's file, another staged one, and hands in `trust/` itself.
 
 Whoever can write to `trust/` as its owner can replace the whole pair. On a host that is every service (docs/trust.md,
-"Where it ends"); in containers nobody who runs (test_service_users.py). What is shown here for that case: the next start
-refuses as long as the operator's file is there, and a service that runs takes no half of a pair.
+"Where it ends"); in containers nobody who runs (test_service_users.py). What is shown here for that case: the next
+start refuses as long as the operator's file is there, and a service that runs takes no half of a pair.
 """
 
 from __future__ import annotations
@@ -257,6 +257,11 @@ class Staging:
     operator: bytes = NEW
 
 
+def _relinked(host: Host) -> None:
+    host.layout.next_genesis.rename(host.project / "next.json")
+    host.layout.next_genesis.symlink_to(host.project / "next.json")
+
+
 STAGED = [
     Staging("the staged file exchanged", lambda host: host.layout.next_genesis.write_bytes(EVIL), (CHANGED,)),
     Staging(
@@ -267,15 +272,10 @@ STAGED = [
     ),
     Staging("the operator's file exchanged after staging", lambda _: None, (CHANGED,), EVIL),
     Staging("the staged file cut short", lambda host: os.truncate(host.layout.next_genesis, 40), (CHANGED,)),
-    Staging("the staged file behind a link", lambda host: _relinked(host), (CHANGED,)),
+    Staging("the staged file behind a link", _relinked, (CHANGED,)),
     Staging("a named pipe for the staged file", lambda host: _piped(host.layout.next_genesis), (CHANGED,)),
     Staging("the staged file removed", lambda host: host.layout.next_genesis.unlink(), (CHANGED,)),
 ]
-
-
-def _relinked(host: Host) -> None:
-    host.layout.next_genesis.rename(host.project / "next.json")
-    host.layout.next_genesis.symlink_to(host.project / "next.json")
 
 
 @pytest.mark.parametrize("attack", STAGED, ids=sentence)

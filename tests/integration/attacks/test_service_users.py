@@ -7,6 +7,7 @@ forbids it, so that what stops it is what these tests are about.
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.acceptance.unpinned import pinned_for_now
 from shared.store.layout import DOWNLOADER_UID, MINER_UID, VERIFIER_UID, StoreLayout
 from shared.store.trust import read_trust
 from tests.support.attacks import NEW, Running, sentence
@@ -87,6 +89,11 @@ DEEDS: dict[str, Act] = {
 }
 
 
+def _locked(layout: StoreLayout, _: Path) -> None:
+    descriptor = os.open(layout.trust_lock, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 @dataclass(frozen=True)
 class Intrusion:
     """A deed by the uid of one service."""
@@ -96,7 +103,13 @@ class Intrusion:
     act: Act
 
 
-CASES = [Intrusion(f"{what}, by the {who}", uid, act) for what, act in DEEDS.items() for who, uid in SERVICES.items()]
+CHANGES = [Intrusion(f"{what}, by the {who}", uid, act) for what, act in DEEDS.items() for who, uid in SERVICES.items()]
+# The verifier may: it deletes what is not pinned, which no acceptance may come in between.
+LOCKS = [
+    Intrusion(f"an acceptance kept waiting for the lock, by the {who}", SERVICES[who], _locked)
+    for who in ("downloader", "miner")
+]
+CASES = [*CHANGES, *LOCKS]
 
 
 def container_store(folder: Path) -> Running:
@@ -134,6 +147,30 @@ def test_where_nothing_forbids_it_the_same_deed_changes_the_store(tmp_path: Path
 
     assert errno_as(0, lambda: DEEDS[what](layout, tmp_path / "scratch")) == 0
     assert (snapshot(layout.root), layout.trust.stat()) != before
+
+
+def test_the_verifier_takes_the_lock_and_init_after_it(running: Running) -> None:
+    layout = running.host.layout
+
+    def deletes() -> None:
+        with pinned_for_now(layout) as pinned:
+            assert pinned == {DIGEST}
+
+    assert errno_as(VERIFIER_UID, deletes) == 0
+    running.host.start(**CONTAINER)
+    assert errno_as(VERIFIER_UID, deletes) == 0
+
+
+def test_a_lock_of_an_earlier_version_is_closed_to_others_by_the_next_start(tmp_path: Path) -> None:
+    running = container_store(tmp_path)
+    layout = running.host.layout
+    os.chown(layout.trust_lock, 0, 0)
+    layout.trust_lock.chmod(0o644)
+
+    running.host.start(**CONTAINER)
+
+    status = layout.trust_lock.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (VERIFIER_UID, 0, 0o400)
 
 
 @pytest.mark.parametrize("uid", SERVICES.values(), ids=SERVICES)

@@ -93,8 +93,7 @@ def read_env_file(path: Path) -> dict[str, str]:
     Raises ConfigurationError for a line that cannot be read and for an unknown `R3MES_*` name.
     """
     try:
-        # O_NONBLOCK: a named pipe in the file's place must not hang a start.
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigurationError(f"{path} is not a regular file", next_step="write it anew as a text file")
             raw = file.read(MAX_ENV_BYTES + 1)
@@ -115,6 +114,11 @@ def read_env_file(path: Path) -> dict[str, str]:
     given = dotenv_values(stream=io.StringIO(text), interpolate=True)
     check_names(set(given), where=str(path))
     return {name: value for name, value in given.items() if value and value.strip() and _is_ours(name)}
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open as `open` does, but never wait: a named pipe in the file's place must not hang a start."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _in_project(path: Path, project: Path) -> Path:

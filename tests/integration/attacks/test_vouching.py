@@ -267,6 +267,19 @@ def test_a_right_signature_replaces_no_acceptance(tmp_path: Path) -> None:
     running.is_unmoved()
 
 
+def test_an_older_genesis_with_its_own_right_signature_is_no_way_back(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    _beside(host).write_bytes(SIGNED)
+    Running(host, **KEY)
+    give(host, Vouching("", {}, (), PUBLISHER.sign(NEW), NEW))
+    host.accept(**KEY)
+
+    give(host, Vouching("", {}, (), SIGNED))
+
+    speaks(host.refused(**KEY), "is not the genesis that was accepted", "r3mes genesis accept")
+    assert host.layout.genesis.read_bytes() == NEW
+
+
 @pytest.mark.parametrize("legacy", [False, True], ids=["prehashed", "legacy"])
 def test_what_is_vouched_for_in_every_way_is_accepted(tmp_path: Path, *, legacy: bool) -> None:
     host = Host(tmp_path)

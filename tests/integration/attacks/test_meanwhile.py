@@ -164,6 +164,7 @@ SETTINGS = [
     ),
     named("a mirror with a password", "HF_ENDPOINT", "https://me:hunter2@mirror.org"),
     named("ports open to others without keys", "R3MES_BIND", "0.0.0.0", "R3MES_BIND", "R3MES_API_KEYS"),  # noqa: S104 - refused
+    named("a store in a home that nobody has", "R3MES_MODELS_DIR", "~nobody-here/models"),
     named("a genesis in a home that nobody has", "R3MES_GENESIS", "~nobody-here/genesis.json"),
     Deed(
         "a secret given twice",

@@ -19,8 +19,8 @@ from shared.genesis import (
     Genesis,
     ModelPin,
     parse_genesis,
-    read_genesis_bytes,
     read_genesis_file,
+    read_plain_bytes,
 )
 from shared.genesis.fields import ipfs_fallback_hash
 from shared.genesis.placeholders import placeholder_digest
@@ -153,7 +153,7 @@ def _entries(path: Path) -> list[JsonValue]:
 def _plain_value(path: Path) -> JsonValue:
     """Return what a file of at most 64 KiB holds, None where it is larger or no strict JSON; raises GenesisError."""
     try:
-        return load(read_genesis_bytes(path), limit=MAX_PLAIN_BYTES)
+        return load(read_plain_bytes(path), limit=MAX_PLAIN_BYTES)
     except JsonRefusedError:
         return None
 

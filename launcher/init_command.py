@@ -94,7 +94,7 @@ def _tell(outcome: StartOutcome, settings: InitSettings, *, done: bool) -> None:
     out.print(f"settings  right; ports are published on {settings.bind}")
     out.print(f"store     {outcome.layout.root} ({settings.store_kind})")
     out.print(f"genesis   {_verdict(outcome, done=done)}")
-    out.print(f"sha256    {outcome.genesis.sha256}")
+    out.print(f"sha256    {outcome.sha256}")
     if outcome.candidate is not None and outcome.candidate.signature is not None:
         out.print(f"signature {describe_signature(outcome.candidate.signature)}")
     if outcome.chain is not None:

@@ -2,7 +2,8 @@
 
 Order: `plan_acceptance` (all checks, no write, no lock: a person may think for an hour), the caller shows
 `plan.changes` and asks, then `accept(plan)` or `stage(plan)`, which take the lock, refuse if `trust/` is no longer what
-the plan saw, and write the bytes that were shown, whatever the operator's file has become since.
+the plan saw, and write the bytes that were shown, wherever the operator's file leads to by then; if those bytes were
+themselves changed meanwhile, they refuse.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class AcceptancePlan:
     @property
     def changes(self) -> tuple[ModelChange, ...]:
         """The models that differ from what is accepted (everything, where nothing is)."""
+        if self.is_accepted:
+            return ()
         agreed = self.trust.genesis if self.trust.digests.agree else None
         return difference(agreed, self.candidate.genesis)
 
@@ -70,7 +73,7 @@ def plan_acceptance(settings: InitSettings, environ: Mapping[str, str]) -> Accep
     layout = StoreLayout(settings.store_root)
     check_store(layout, settings.store_kind)
     candidate = read_candidate(settings)
-    check_addresses(candidate, environ)
+    check_addresses(candidate.genesis, candidate.path, environ)
     chain = ask_chain(settings, environ, candidate.genesis)
     return AcceptancePlan(layout, settings.store_kind, candidate, read_trust_state(layout), chain)
 
@@ -82,7 +85,7 @@ def accept(plan: AcceptancePlan) -> None:
     """
     with _writing(plan):
         if not plan.is_accepted:
-            trust_state.write_accepted(plan.layout, plan.candidate.raw, plan.candidate.signature)
+            trust_state.write_accepted(plan.layout, plan.candidate.file, plan.candidate.signature)
         elif plan.has_new_signature:
             trust_state.write_acceptance(plan.layout, plan.candidate.sha256, plan.candidate.signature)
         trust_state.remove_staged(plan.layout)
@@ -101,7 +104,7 @@ def stage(plan: AcceptancePlan) -> None:
             next_step="accept this one, without --stage",
         )
     with _writing(plan):
-        trust_state.write_staged(plan.layout, plan.candidate.raw)
+        trust_state.write_staged(plan.layout, plan.candidate.file.chunks())
 
 
 @contextmanager

@@ -222,7 +222,7 @@ def test_a_removed_acceptance_is_not_replaced_silently(started: Host) -> None:
 
 
 def test_a_next_genesis_left_by_a_killed_accept_is_removed_by_the_next_start(started: Host) -> None:
-    trust_state.write_staged(started.layout, OLD)
+    trust_state.write_staged(started.layout, [OLD])
 
     started.start()
 

@@ -81,7 +81,7 @@ def plan_acceptance(settings: InitSettings, environ: Mapping[str, str]) -> Accep
 def accept(plan: AcceptancePlan) -> None:
     """Make the planned genesis the accepted one, and end any staging.
 
-    Raises ConfigurationError, with nothing written, when something changed since the plan was made.
+    Raises ConfigurationError, and what was accepted stays, when something changed since the plan was made.
     """
     with _writing(plan):
         if not plan.is_accepted:

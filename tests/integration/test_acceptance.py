@@ -6,19 +6,25 @@ import hashlib
 import json
 import multiprocessing
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from shared.acceptance import (
+    AcceptancePlan,
     StartAction,
     accept,
+    genesis_file,
     load_init_settings,
     plan_acceptance,
+    stage,
     start_host_store,
     trust_state,
 )
 from shared.errors import ConfigurationError, GenesisError, StoreError
+from shared.genesis import Genesis, parse_genesis_stream
+from shared.genesis.json_stream import Source
 from shared.settings import CommonSettings, load_settings
 from shared.store.layout import DIRECTORIES
 from shared.store.trust import read_trust
@@ -239,6 +245,51 @@ def test_an_acceptance_by_another_while_a_person_thinks_is_noticed(started: Host
     with pytest.raises(ConfigurationError, match="in between"):
         accept(plan)
     assert read_trust(started.layout).genesis.by_name("Other")
+
+
+def test_what_was_shown_is_written_though_the_file_was_replaced_since(started: Host) -> None:
+    started.file.write_bytes(NEW)
+    plan = plan_acceptance(*load_init_settings(started.environ, project=started.project))
+    later = started.file.with_name("later.json")
+    later.write_bytes(list_form(other_entry()))
+    later.replace(started.file)
+
+    accept(plan)
+
+    assert started.layout.genesis.read_bytes() == NEW
+    assert read_trust(started.layout).genesis.sha256 == plan.candidate.sha256
+
+
+@pytest.mark.parametrize("do", [accept, stage])
+def test_bytes_that_were_changed_in_place_after_they_were_shown_are_not_written(
+    started: Host, do: Callable[[AcceptancePlan], None]
+) -> None:
+    started.file.write_bytes(NEW)
+    plan = plan_acceptance(*load_init_settings(started.environ, project=started.project))
+    started.file.write_bytes(list_form(other_entry()))
+    before = snapshot(started.layout.trust)
+
+    with pytest.raises(ConfigurationError, match="no longer what was checked"):
+        do(plan)
+
+    assert snapshot(started.layout.trust) == before
+
+
+def test_what_is_accepted_already_is_not_parsed_again_by_a_service_that_starts(
+    started: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[str] = []
+
+    def parse(source: Source, *, file: str) -> Genesis:
+        parsed.append(file)
+        return parse_genesis_stream(source, file=file)
+
+    monkeypatch.setattr(genesis_file, "parse_genesis_stream", parse)
+    start_host_store(load_settings(CommonSettings, started.environ), started.environ)
+    assert parsed == []
+
+    started.start()
+    assert parsed == [str(started.layout.genesis)]
 
 
 STORE_FILES = [

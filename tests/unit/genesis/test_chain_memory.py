@@ -12,7 +12,8 @@ from tests.support.geneses import chain_entry, chain_form
 
 MEGABYTE = 1024 * 1024
 MODULE_BYTES = 32 * MEGABYTE
-# By the mark of the process alone (ru_maxrss begins with what the parent had), above what it had before it read the file; 1 MiB was seen for 200 MB.
+# By the mark of the process alone (ru_maxrss begins with what the parent had), above what it had before it read the
+# file; 1 MiB was seen for 200 MB.
 MOST_MORE_KIB = 12 * 1024
 READ = """
 import sys

@@ -17,10 +17,18 @@ from rich.console import Console
 
 from launcher.confirm import confirm
 from launcher.display import choose_display, printable
-from launcher.genesis_entry import add_entry, check_output, migrate_legacy, read_legacy
+from launcher.genesis_entry import add_entry, check_addition, check_migration, migrate_legacy, read_legacy
 from launcher.hashing import HashedFile, hash_file
 from launcher.streams import write_data
-from shared.acceptance import AcceptancePlan, accept, load_init_settings, plan_acceptance, read_candidate, stage
+from shared.acceptance import (
+    AcceptancePlan,
+    accept,
+    check_stageable,
+    load_init_settings,
+    plan_acceptance,
+    read_candidate,
+    stage,
+)
 from shared.acceptance.settings import DEFAULT_GENESIS
 from shared.acceptance.signature import describe_signature
 from shared.addresses import AddressPolicy, check_download_sources
@@ -90,6 +98,7 @@ def add(
     Example: r3mes genesis add llama.gguf --name Llama-3-8B --url https://huggingface.co/...
     """
     path = genesis or Path(os.environ.get("R3MES_GENESIS", "").strip() or DEFAULT_GENESIS)
+    check_addition(path, file, name=name, url=url, cid=cid)
     hashed = _hash(file)
     result = add_entry(path, hashed, name=name, url=url, cid=cid)
     _print_written(result, hashed, path, as_json=as_json)
@@ -115,7 +124,7 @@ def migrate(
     """
     legacy = read_legacy(old)
     path = output or old.with_name(f"{old.stem}.migrated.json")
-    check_output(legacy, path, overwrite=force)
+    check_migration(legacy, path, file, name=name, url=url, overwrite=force)
     hashed = _hash(file)
     result = migrate_legacy(legacy, path, hashed, name=name, url=url, overwrite=force)
     _print_written(result, hashed, path, as_json=as_json)
@@ -142,6 +151,8 @@ def accept_command(
     """Show what changes in the operator's genesis (R3MES_GENESIS), ask, and make it the accepted one."""
     settings, values = load_init_settings(os.environ, project=Path.cwd())
     plan = plan_acceptance(settings, values)
+    if staged:
+        check_stageable(plan)
     is_settled = plan.is_accepted and not plan.has_new_signature and plan.trust.digests.staged is None
     idle = plan.is_staged if staged else is_settled
     if not as_json:

@@ -91,11 +91,8 @@ def accept(plan: AcceptancePlan) -> None:
         trust_state.remove_staged(plan.layout)
 
 
-def stage(plan: AcceptancePlan) -> None:
-    """Write the planned genesis to `next.json`: its models are fetched and verified, and miners ignore it.
-
-    Raises StoreError where nothing is accepted yet or it is accepted already, else as `accept` does.
-    """
+def check_stageable(plan: AcceptancePlan) -> None:
+    """Raise StoreError where nothing is accepted yet, or this genesis is accepted already."""
     if plan.is_accepted:
         raise StoreError(f"{plan.candidate.path} is accepted already", next_step="there is nothing to stage")
     if not plan.trust.digests.agree:
@@ -103,6 +100,14 @@ def stage(plan: AcceptancePlan) -> None:
             f"no genesis is accepted in {plan.layout.trust}, so none can come next",
             next_step="accept this one, without --stage",
         )
+
+
+def stage(plan: AcceptancePlan) -> None:
+    """Write the planned genesis to `next.json`: its models are fetched and verified, and miners ignore it.
+
+    Raises as `check_stageable` and as `accept` do.
+    """
+    check_stageable(plan)
     with _writing(plan):
         trust_state.write_staged(plan.layout, plan.candidate.file.chunks())
 

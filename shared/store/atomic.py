@@ -17,6 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 
 MAX_DOCUMENT_BYTES = 64 * 1024
+_SUFFIX = "[0-9a-f]" * 16  # of a temporary name, as a pattern
 HOSTILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -144,7 +145,7 @@ def read_hostile_json(path: Path | str, *, dir_fd: int | None = None) -> dict[st
 
 def temporaries(directory: Path, name: str = "*.json") -> Iterator[Path]:
     """Yield what `replace_bytes` left behind when it was killed: `.name.<16 hex>` files of this directory."""
-    return directory.glob(f".{name}.????????????????")
+    return directory.glob(f".{name}.{_SUFFIX}")
 
 
 def sweep_temporaries(directory: Path, name: str = "*.json") -> None:

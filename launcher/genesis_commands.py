@@ -53,7 +53,7 @@ def show(*, as_json: AsJson = False) -> None:
     """Show the accepted genesis and, if there is one, the staged one."""
     trust = read_trust(StoreLayout(load_settings(CommonSettings).store_root))
     if as_json:
-        _print_json({**_as_data(trust.genesis), "staged": _as_data(trust.staged) if trust.staged else None})
+        print_json({**genesis_data(trust.genesis), "staged": genesis_data(trust.staged) if trust.staged else None})
         return
     _print_genesis("accepted", trust.genesis)
     hint_left_out(trust.genesis)
@@ -73,7 +73,7 @@ def check(
     settings, _ = load_init_settings(os.environ, project=Path.cwd())
     genesis = read_candidate(settings.model_copy(update={"genesis": file})).genesis
     if as_json:
-        _print_json(_as_data(genesis))
+        print_json(genesis_data(genesis))
     else:
         _print_genesis("right", genesis)
     hint_left_out(genesis)
@@ -163,7 +163,7 @@ def accept_command(
             confirm("Stage this genesis?" if staged else "Accept this genesis?")
         (stage if staged else accept)(plan)
     if as_json:
-        _print_json(_plan_data(plan, done="staged" if staged else "accepted"))
+        print_json(_plan_data(plan, done="staged" if staged else "accepted"))
         return
     word = "staged" if staged else "accepted"
     _stderr().print(f"{word} already; nothing to do" if idle else f"{word}; running services notice by themselves")
@@ -181,7 +181,7 @@ def _print_written(genesis: Genesis, hashed: HashedFile, path: Path, *, as_json:
     """Print the model that was written, and on stderr what speaks against it."""
     pin = genesis.by_digest(hashed.sha256)
     if as_json:
-        _print_json(_as_data(genesis))
+        print_json(genesis_data(genesis))
     elif pin is not None:
         _print_pin(pin)
     if not hashed.looks_like_gguf:
@@ -236,7 +236,8 @@ def _hint_addresses(genesis: Genesis, path: Path) -> None:
         _stderr().print(f"acceptance would refuse this with the present settings: {error.diagnostics()}")
 
 
-def _as_data(genesis: Genesis) -> dict[str, object]:
+def genesis_data(genesis: Genesis) -> dict[str, object]:
+    """Return a genesis as JSON for a script: digest, models, and what was left out of a chain's."""
     return {
         "sha256": genesis.sha256,
         "models": [pin.to_json() for pin in genesis.models],
@@ -261,7 +262,8 @@ def _print_pin(pin: ModelPin) -> None:
     out.print(f"  size    {size}; needs {pin.required_disk_space_gb:g} GB of disk")
 
 
-def _print_json(data: object) -> None:
+def print_json(data: object) -> None:
+    """Write data for a script to stdout."""
     write_data(json.dumps(data, indent=2) + "\n")
 
 

@@ -97,7 +97,7 @@ def add(
 
     Example: r3mes genesis add llama.gguf --name Llama-3-8B --url https://huggingface.co/...
     """
-    path = genesis or Path(os.environ.get("R3MES_GENESIS", "").strip() or DEFAULT_GENESIS)
+    path = genesis or Path(os.environ.get("R3MES_GENESIS", "").strip() or DEFAULT_GENESIS).expanduser()
     check_addition(path, file, name=name, url=url, cid=cid)
     hashed = _hash(file)
     result = add_entry(path, hashed, name=name, url=url, cid=cid)

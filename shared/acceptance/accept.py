@@ -9,7 +9,7 @@ themselves changed meanwhile, they refuse.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from shared.acceptance import trust_state
@@ -72,9 +72,12 @@ def plan_acceptance(settings: InitSettings, environ: Mapping[str, str]) -> Accep
     """
     layout = StoreLayout(settings.store_root)
     check_store(layout, settings.store_kind)
-    candidate = read_candidate(settings)
-    check_addresses(candidate.genesis, candidate.path, environ)
-    chain = ask_chain(settings, environ, candidate.genesis)
+    with ExitStack() as refused:
+        candidate = read_candidate(settings)
+        refused.callback(candidate.file.close)
+        check_addresses(candidate.genesis, candidate.path, environ)
+        chain = ask_chain(settings, environ, candidate.genesis)
+        refused.pop_all()
     return AcceptancePlan(layout, settings.store_kind, candidate, read_trust_state(layout), chain)
 
 

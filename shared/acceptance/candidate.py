@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,11 +44,14 @@ def read_candidate(settings: InitSettings, *, accepted: str | None = None) -> Ca
     A file of the digest `accepted` is not parsed: the accepted copy of the same bytes is what counts.
     Raises GenesisError (no such file, or wrong) and ConfigurationError (another digest, no right signature).
     """
-    file = open_genesis(settings.genesis)
-    check_pinned_digest(settings, file.sha256, settings.genesis)
-    candidate = Candidate(file, check_signature(settings, file))
-    if candidate.sha256 != accepted:
-        _ = candidate.genesis  # here, before anyone takes a lock
+    with ExitStack() as refused:
+        file = open_genesis(settings.genesis)
+        refused.callback(file.close)
+        check_pinned_digest(settings, file.sha256, settings.genesis)
+        candidate = Candidate(file, check_signature(settings, file))
+        if candidate.sha256 != accepted:
+            _ = candidate.genesis  # here, before anyone takes a lock
+        refused.pop_all()
     return candidate
 
 

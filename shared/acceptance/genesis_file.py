@@ -36,12 +36,17 @@ class GenesisFile:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
-        # Whoever accepts may hold it while a person thinks; it is closed with the last reference.
-        weakref.finalize(self, os.close, descriptor).atexit = False
+        # Whoever accepts may hold it while a person thinks: it is closed with the last reference, or by `close`.
+        self._closer = weakref.finalize(self, os.close, descriptor)
+        self._closer.atexit = False
         digest = hashlib.sha256()
         for chunk in self._read():
             digest.update(chunk)
         self.sha256 = digest.hexdigest()
+
+    def close(self) -> None:
+        """Close it now, once it was refused: whoever shows the error keeps what led to it alive."""
+        self._closer()
 
     def chunks(self) -> Iterator[bytes]:
         """Yield all bytes again, and raise at the end if they are others than those that were hashed.

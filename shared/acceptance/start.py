@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -107,47 +107,64 @@ def start_store(settings: InitSettings, environ: Mapping[str, str], *, judge_unc
     asked about it. Raises ConfigurationError (GenesisError, StoreError), with nothing written.
     """
     layout, kind = StoreLayout(settings.store_root), settings.store_kind
-    candidate = _operators_file(settings)
-    checked: StartOutcome | None = None
-    if settings.chain_rpc or not os.path.exists(layout.trust_lock):  # noqa: PTH110 - False, not an error, where barred
-        # Without a lock nobody can be at work on this store yet: refuse before even the lock is made.
-        checked = _check(settings, environ, candidate, judge_unchanged=judge_unchanged)
-        make_trust(layout)
-    with trust_lock(layout):
-        outcome = _decided(settings, environ, candidate, judge_unchanged=judge_unchanged and checked is None)
-        if checked is not None:
-            outcome = _as_checked(outcome, checked)
-        prepare_directories(layout, kind)
-        with translated(layout):
-            trust_state.sweep(layout)
-            _write(outcome)
-        mark_store(layout, kind)
+    with ExitStack() as refused:
+        start = _Start(settings, environ, _operators_file(settings, refused), refused)
+        checked: StartOutcome | None = None
+        if settings.chain_rpc or not os.path.exists(layout.trust_lock):  # noqa: PTH110 - False, not an error, where barred
+            # Without a lock nobody can be at work on this store yet: refuse before even the lock is made.
+            checked = _check(start, judge_unchanged=judge_unchanged)
+            make_trust(layout)
+        with trust_lock(layout):
+            outcome = _decided(start, judge_unchanged=judge_unchanged and checked is None)
+            if checked is not None:
+                outcome = _as_checked(outcome, checked)
+            prepare_directories(layout, kind)
+            with translated(layout):
+                trust_state.sweep(layout)
+                _write(outcome)
+            mark_store(layout, kind)
+        refused.pop_all()
     return outcome
 
 
 def check_start(settings: InitSettings, environ: Mapping[str, str], *, judge_unchanged: bool = True) -> StartOutcome:
     """Do the checks of a start alone; writes nothing. Raises as `start_store` does."""
-    return _check(settings, environ, _operators_file(settings), judge_unchanged=judge_unchanged)
+    with ExitStack() as refused:
+        start = _Start(settings, environ, _operators_file(settings, refused), refused)
+        outcome = _check(start, judge_unchanged=judge_unchanged)
+        refused.pop_all()
+    return outcome
 
 
-def _operators_file(settings: InitSettings) -> Candidate | None:
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What a start is about; `refused` closes, when it is refused, the files that were opened for it."""
+
+    settings: InitSettings
+    environ: Mapping[str, str]
+    candidate: Candidate | None
+    refused: ExitStack
+
+
+def _operators_file(settings: InitSettings, refused: ExitStack) -> Candidate | None:
     """Open and check it, once; the store's own kind comes first."""
     layout = StoreLayout(settings.store_root)
     check_store(layout, settings.store_kind)
     # In a container stack the project's folder is mounted: a file that is not there is a mistake.
     find = find_candidate if settings.store_kind == "host" else read_candidate
-    return find(settings, accepted=recorded_digest(layout))
+    candidate = find(settings, accepted=recorded_digest(layout))
+    if candidate is not None:
+        refused.callback(candidate.file.close)
+    return candidate
 
 
-def _check(
-    settings: InitSettings, environ: Mapping[str, str], candidate: Candidate | None, *, judge_unchanged: bool
-) -> StartOutcome:
-    layout = StoreLayout(settings.store_root)
+def _check(start: _Start, *, judge_unchanged: bool) -> StartOutcome:
+    layout = StoreLayout(start.settings.store_root)
     # Under the lock where there is one, so that nobody is seen half-way between the two writes.
     with trust_lock(layout) if os.path.exists(layout.trust_lock) else nullcontext():  # noqa: PTH110 - as above
-        outcome = _decided(settings, environ, candidate, judge_unchanged=judge_unchanged)
+        outcome = _decided(start, judge_unchanged=judge_unchanged)
     if outcome.action.writes or judge_unchanged:
-        return replace(outcome, chain=ask_chain(settings, environ, outcome.genesis))
+        return replace(outcome, chain=ask_chain(start.settings, start.environ, outcome.genesis))
     return outcome
 
 
@@ -159,16 +176,17 @@ def _as_checked(outcome: StartOutcome, checked: StartOutcome) -> StartOutcome:
     return replace(outcome, file=checked.file, chain=checked.chain)  # this one may be parsed already
 
 
-def _decided(
-    settings: InitSettings, environ: Mapping[str, str], candidate: Candidate | None, *, judge_unchanged: bool
-) -> StartOutcome:
+def _decided(start: _Start, *, judge_unchanged: bool) -> StartOutcome:
+    settings, candidate = start.settings, start.candidate
     layout = StoreLayout(settings.store_root)
     check_store(layout, settings.store_kind)
     state = read_trust_state(layout)
+    if state.file is not None:
+        start.refused.callback(state.file.close)
     action = decide_start(candidate.sha256 if candidate else None, state.digests)
     match action:
         case StartAction.ACCEPT | StartAction.REPAIR if candidate is not None:
-            check_addresses(candidate.genesis, candidate.path, environ)
+            check_addresses(candidate.genesis, candidate.path, start.environ)
             file = candidate.file
         case StartAction.GO_ON | StartAction.GO_ON_STAGED if state.file is not None:
             file = state.file
@@ -176,7 +194,7 @@ def _decided(
                 check_pinned_digest(settings, file.sha256, layout.genesis)
                 check_recorded(settings, state.signature, file)
             if judge_unchanged:
-                _judge_unchanged(file, candidate, environ)
+                _judge_unchanged(file, candidate, start.environ)
         case _:
             _refuse(settings, layout, action, state, candidate)
     return StartOutcome(layout, action, file, candidate, is_staged=state.digests.staged == file.sha256)

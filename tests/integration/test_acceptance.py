@@ -27,7 +27,7 @@ from shared.genesis import Genesis, parse_genesis_stream
 from shared.genesis.json_stream import Source
 from shared.settings import CommonSettings, load_settings
 from shared.store.layout import DIRECTORIES
-from shared.store.trust import read_trust
+from shared.store.trust import TrustWatch, read_trust
 from tests.support.geneses import OTHER_DIGEST, entry, list_form, other_entry, plain_form
 from tests.support.genesis_host import Host, snapshot
 
@@ -290,6 +290,24 @@ def test_what_is_accepted_already_is_not_parsed_again_by_a_service_that_starts(
 
     started.start()
     assert parsed == [str(started.layout.genesis)]
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["the same file", "no file"])
+def test_what_an_older_version_accepted_and_this_one_refuses_starts_nothing(started: Host, is_there: bool) -> None:
+    wrong = plain_form(verification_sha256="YOUR_SHA256")
+    started.layout.genesis.write_bytes(wrong)
+    accepted = json.loads(started.layout.accepted.read_bytes())
+    accepted["sha256"] = hashlib.sha256(wrong).hexdigest()
+    started.layout.accepted.write_text(json.dumps(accepted))
+    started.file.write_bytes(wrong)
+    if not is_there:
+        started.file.unlink()
+
+    assert isinstance(started.refused(), GenesisError)
+    # A service on a host hashes what is unchanged, and then reads what was accepted by itself.
+    layout = start_host_store(load_settings(CommonSettings, started.environ), started.environ)
+    with pytest.raises(GenesisError, match="verification_sha256"):
+        TrustWatch(layout)
 
 
 STORE_FILES = [

@@ -32,7 +32,7 @@ from shared.acceptance import (
 from shared.acceptance.settings import DEFAULT_GENESIS
 from shared.acceptance.signature import describe_signature
 from shared.addresses import AddressPolicy, check_download_sources
-from shared.errors import GenesisError
+from shared.errors import ConfigurationError, GenesisError
 from shared.genesis import Genesis, ModelPin
 from shared.genesis.difference import describe
 from shared.settings import CommonSettings, load_settings
@@ -97,7 +97,7 @@ def add(
 
     Example: r3mes genesis add llama.gguf --name Llama-3-8B --url https://huggingface.co/...
     """
-    path = genesis or Path(os.environ.get("R3MES_GENESIS", "").strip() or DEFAULT_GENESIS).expanduser()
+    path = genesis or _operators_file()
     check_addition(path, file, name=name, url=url, cid=cid)
     hashed = _hash(file)
     result = add_entry(path, hashed, name=name, url=url, cid=cid)
@@ -167,6 +167,15 @@ def accept_command(
         return
     word = "staged" if staged else "accepted"
     _stderr().print(f"{word} already; nothing to do" if idle else f"{word}; running services notice by themselves")
+
+
+def _operators_file() -> Path:
+    """Return the file that R3MES_GENESIS names, or the default; raises ConfigurationError."""
+    path = Path(os.environ.get("R3MES_GENESIS", "").strip() or DEFAULT_GENESIS)
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(f"R3MES_GENESIS: {path}: no such home", next_step="correct R3MES_GENESIS") from error
 
 
 def _hash(file: Path) -> HashedFile:

@@ -287,6 +287,19 @@ def test_an_add_that_no_digest_can_make_right_is_refused_before_the_model_is_rea
     assert "cannot read" not in done.stderr, "the model, which is not there, was looked for"
 
 
+def test_add_takes_a_genesis_in_the_home_and_names_a_home_that_nobody_has(shell: Shell, tmp_path: Path) -> None:
+    (shell.project / "m1.gguf").write_bytes(b"GGUF")
+    options = ["genesis", "add", "m1.gguf", "--name", "One", "--url", URL]
+
+    assert shell.run(*options, HOME=str(tmp_path), R3MES_GENESIS="~/own.json").returncode == 0
+    assert parse_genesis((tmp_path / "own.json").read_bytes(), file="own").models[0].model_name == "One"
+
+    unknown = shell.run(*options, R3MES_GENESIS="~nobody-of-that-name/own.json")
+    assert unknown.returncode == 78
+    assert "R3MES_GENESIS" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
+
+
 def test_add_warns_of_a_file_that_is_no_gguf_and_of_an_address_that_acceptance_refuses(shell: Shell) -> None:
     (shell.project / "page.gguf").write_bytes(b"<html>")
 

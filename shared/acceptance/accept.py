@@ -2,8 +2,8 @@
 
 Order: `plan_acceptance` (all checks, no write, no lock: a person may think for an hour), the caller shows
 `plan.changes` and asks, then `accept(plan)` or `stage(plan)`, which take the lock, refuse if `trust/` is no longer what
-the plan saw, and write the bytes that were shown, wherever the operator's file leads to by then; if those bytes were
-themselves changed meanwhile, they refuse.
+the plan saw, and write the bytes that were shown, whatever the operator's file has become since; a large one that was
+changed in place is refused.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """One genesis file, opened once: what was hashed is what is parsed, shown, and written elsewhere.
 
-A file of up to 256 MiB is never held. Each reading goes from its beginning to its end by the same descriptor, whatever
-the name leads to by then, and one whose digest is not the first one's raises. Order: `open_genesis` (the operator's
-file) or `find_genesis` (one in `trust/`), which hash; then `chunks` (for a signature, for a copy) and `genesis` (which
-parses when it is first asked for) as they are needed.
+A plain form's 64 KiB are held; what is longer, up to 256 MiB, never is: each reading goes from its beginning to its end
+by the same descriptor, whatever the name leads to by then, and one whose digest is not the first one's raises.
+Order: `open_genesis` (the operator's file) or `find_genesis` (one in `trust/`), which hash; then `chunks` (for a
+signature, for a copy) and `genesis` (which parses when it is first asked for) as they are needed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 import weakref
@@ -19,19 +20,21 @@ from pathlib import Path
 from shared.errors import ConfigurationError, GenesisError
 from shared.genesis import (
     MAX_GENESIS_BYTES,
+    MAX_PLAIN_BYTES,
     Genesis,
     open_genesis_descriptor,
     parse_genesis_stream,
     too_long_genesis,
     unreadable_genesis,
 )
+from shared.genesis.json_stream import Source
 from shared.store.atomic import HOSTILE_FLAGS
 
 CHUNK = 1024 * 1024  # bytes read at once
 
 
 class GenesisFile:
-    """A regular file, open for as long as this object lives, and the SHA-256 (hex) that its bytes had at first."""
+    """A regular file, held or open for as long as this object lives, and the SHA-256 (hex) of its bytes."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -39,13 +42,19 @@ class GenesisFile:
         # Whoever accepts may hold it while a person thinks: it is closed with the last reference, or by `close`.
         self._closer = weakref.finalize(self, os.close, descriptor)
         self._closer.atexit = False
-        digest = hashlib.sha256()
+        self._held: bytes | None = None
+        digest, size, head = hashlib.sha256(), 0, b""
         for chunk in self._read():
             digest.update(chunk)
+            size += len(chunk)
+            head += chunk[: MAX_PLAIN_BYTES + 1 - len(head)]
         self.sha256 = digest.hexdigest()
+        if size <= MAX_PLAIN_BYTES:
+            self._held = head
+            self.close()
 
     def close(self) -> None:
-        """Close it now, once it was refused: whoever shows the error keeps what led to it alive."""
+        """Close it now: once it is held, or was refused (whoever shows the error keeps what led to it alive)."""
         self._closer()
 
     def chunks(self) -> Iterator[bytes]:
@@ -62,12 +71,15 @@ class GenesisFile:
     @cached_property
     def genesis(self) -> Genesis:
         """What the bytes that were hashed say; raises GenesisError, ConfigurationError if they are others by now."""
-        genesis = parse_genesis_stream(_Reading(self.path, self._descriptor), file=str(self.path))
+        genesis = parse_genesis_stream(self._reading(), file=str(self.path))
         self._check_same(genesis.sha256)
         return genesis
 
+    def _reading(self) -> Source:
+        return _Reading(self.path, self._descriptor) if self._held is None else io.BytesIO(self._held)
+
     def _read(self) -> Iterator[bytes]:
-        reading = _Reading(self.path, self._descriptor)
+        reading = self._reading()
         while chunk := reading.read(CHUNK):
             yield chunk
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -23,10 +24,13 @@ def open_genesis_descriptor(path: Path) -> int:
         raise missing_genesis(path) from error
     except OSError as error:
         raise unreadable_genesis(path, error) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise _error(path, "something that is not a regular file")
-    return descriptor
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise unreadable_genesis(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+    raise _error(path, "something that is not a regular file")
 
 
 def read_plain_bytes(path: Path) -> bytes:

@@ -23,12 +23,12 @@ from shared.acceptance import (
     trust_state,
 )
 from shared.errors import ConfigurationError, GenesisError, StoreError
-from shared.genesis import Genesis, parse_genesis_stream
+from shared.genesis import MAX_PLAIN_BYTES, Genesis, parse_genesis_stream
 from shared.genesis.json_stream import Source
 from shared.settings import CommonSettings, load_settings
 from shared.store.layout import DIRECTORIES
 from shared.store.trust import TrustWatch, read_trust
-from tests.support.geneses import OTHER_DIGEST, entry, list_form, other_entry, plain_form
+from tests.support.geneses import OTHER_DIGEST, chain_entry, chain_form, entry, list_form, other_entry, plain_form
 from tests.support.genesis_host import Host, snapshot
 
 OLD = plain_form()
@@ -261,12 +261,13 @@ def test_what_was_shown_is_written_though_the_file_was_replaced_since(started: H
 
 
 @pytest.mark.parametrize("do", [accept, stage])
-def test_bytes_that_were_changed_in_place_after_they_were_shown_are_not_written(
+def test_a_large_file_that_was_changed_in_place_after_it_was_shown_is_not_written(
     started: Host, do: Callable[[AcceptancePlan], None]
 ) -> None:
-    started.file.write_bytes(NEW)
+    large = chain_form(chain_entry(entry(verification_sha256=OTHER_DIGEST)), bank={"blob": "QUJD" * MAX_PLAIN_BYTES})
+    started.file.write_bytes(large)
     plan = plan_acceptance(*load_init_settings(started.environ, project=started.project))
-    started.file.write_bytes(list_form(other_entry()))
+    started.file.write_bytes(large.replace(b"Tiny", b"Tony"))
     before = snapshot(started.layout.trust)
 
     with pytest.raises(ConfigurationError, match="no longer what was checked"):

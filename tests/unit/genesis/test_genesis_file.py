@@ -11,8 +11,8 @@ import pytest
 
 from shared.acceptance.genesis_file import CHUNK, find_genesis, open_genesis
 from shared.errors import ConfigurationError, GenesisError
-from shared.genesis import MAX_GENESIS_BYTES
-from tests.support.geneses import OTHER_DIGEST, chain_entry, chain_form, plain_form
+from shared.genesis import MAX_GENESIS_BYTES, MAX_PLAIN_BYTES
+from tests.support.geneses import DIGEST, OTHER_DIGEST, chain_entry, chain_form, plain_form
 
 OLD = plain_form()
 LARGE = chain_form(chain_entry(), bank={"blob": "QUJD" * CHUNK})
@@ -38,27 +38,27 @@ def test_a_file_is_hashed_parsed_and_read_again_as_often_as_one_likes(path: Path
 
 @pytest.mark.parametrize("is_replaced", [True, False], ids=["replaced", "removed"])
 def test_what_the_name_leads_to_later_does_not_matter(path: Path, is_replaced: bool) -> None:
-    path.write_bytes(OLD)
+    path.write_bytes(LARGE)
     file = open_genesis(path)
 
     path.unlink()
     if is_replaced:
         path.write_bytes(plain_form(verification_sha256=OTHER_DIGEST))
 
-    assert b"".join(file.chunks()) == OLD
+    assert b"".join(file.chunks()) == LARGE
     assert file.genesis.sha256 == file.sha256
 
 
 CHANGES = [
-    ("another digest pinned", plain_form(verification_sha256=OTHER_DIGEST)),
-    ("white space at the end", OLD + b"\n"),
-    ("white space in the middle", OLD.replace(b": ", b":  ", 1)),
+    ("another digest pinned", LARGE.replace(DIGEST.encode(), OTHER_DIGEST.encode())),
+    ("white space at the end", LARGE + b"\n"),
+    ("white space in the middle", LARGE.replace(b": ", b":  ", 1)),
 ]
 
 
 @pytest.mark.parametrize("content", [case[1] for case in CHANGES], ids=[case[0] for case in CHANGES])
-def test_a_file_that_is_changed_in_place_is_neither_parsed_nor_copied(path: Path, content: bytes) -> None:
-    path.write_bytes(OLD)
+def test_a_large_file_that_is_changed_in_place_is_neither_parsed_nor_copied(path: Path, content: bytes) -> None:
+    path.write_bytes(LARGE)
 
     file = open_genesis(path)
     path.write_bytes(content)
@@ -69,9 +69,9 @@ def test_a_file_that_is_changed_in_place_is_neither_parsed_nor_copied(path: Path
         list(file.chunks())
 
 
-@pytest.mark.parametrize("size", [0, len(OLD) // 2], ids=["emptied", "cut"])
-def test_a_file_that_is_cut_meanwhile_is_not_copied(path: Path, size: int) -> None:
-    path.write_bytes(OLD)
+@pytest.mark.parametrize("size", [0, len(LARGE) // 2], ids=["emptied", "cut"])
+def test_a_large_file_that_is_cut_meanwhile_is_not_copied(path: Path, size: int) -> None:
+    path.write_bytes(LARGE)
 
     file = open_genesis(path)
     os.truncate(path, size)
@@ -80,8 +80,34 @@ def test_a_file_that_is_cut_meanwhile_is_not_copied(path: Path, size: int) -> No
         list(file.chunks())
 
 
-def test_a_file_that_grows_beyond_the_limit_meanwhile_is_not_read_to_its_end(path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", plain_form(verification_sha256=OTHER_DIGEST)], ids=["emptied", "rewritten"])
+def test_a_plain_form_is_what_it_was_whatever_becomes_of_its_file(path: Path, content: bytes) -> None:
     path.write_bytes(OLD)
+
+    file = open_genesis(path)
+    path.write_bytes(content)
+
+    assert b"".join(file.chunks()) == OLD
+    assert file.genesis.models[0].sha256 == DIGEST
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_is_longer_than_a_plain_form_is_not_held(path: Path, more: int) -> None:
+    path.write_bytes(OLD + b" " * (MAX_PLAIN_BYTES - len(OLD) + more))
+
+    file = open_genesis(path)
+    path.unlink()
+    file.close()
+
+    if more:
+        with pytest.raises(GenesisError, match="cannot be read"):
+            list(file.chunks())
+    else:
+        assert file.genesis.models[0].sha256 == DIGEST
+
+
+def test_a_file_that_grows_beyond_the_limit_meanwhile_is_not_read_to_its_end(path: Path) -> None:
+    path.write_bytes(LARGE)
 
     file = open_genesis(path)
     os.truncate(path, 100 * MAX_GENESIS_BYTES)  # a hole: it takes no room
@@ -108,7 +134,7 @@ def test_what_is_no_file_of_ours_in_trust_is_absent(path: Path, make: Callable[[
 
 
 def test_a_file_is_closed_with_its_last_reference(path: Path) -> None:
-    path.write_bytes(OLD)
+    path.write_bytes(LARGE)
     before = sorted(Path("/proc/self/fd").iterdir())
 
     for _ in range(3):

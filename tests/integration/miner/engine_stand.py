@@ -6,6 +6,7 @@ import ctypes
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from services.miner.engine.llama_backend import LlamaBackend
 from services.miner.engine.messages import Load, Output, Sampling, Submit
 from services.miner.engine.scheduler import Limits
 from shared.store.records import StatIdentity
-from tests.integration.miner.stand import model_file
 
 llama: Any = llama_cpp
 GREEDY = Sampling(temperature=0.0)
@@ -28,9 +28,9 @@ llama.llama_log_set(_SILENT, None)
 
 @contextmanager
 def loaded_backend(
-    *, cells: int = 4096, sequences: int = 8, batch_tokens: int = 128, cache_type: int = F32
+    file: Path, *, cells: int = 4096, sequences: int = 8, batch_tokens: int = 128, cache_type: int = F32
 ) -> Iterator[LlamaBackend]:
-    descriptor = os.open(model_file(), os.O_RDONLY)
+    descriptor = os.open(file, os.O_RDONLY)
     try:
         load = Load(
             descriptor=descriptor,
@@ -80,8 +80,8 @@ class EngineStand:
 class Alone:
     """One sequence in a context of its own, without any of our code: what the model says to given tokens."""
 
-    def __init__(self, *, cache_type: int = F32) -> None:
-        self._model = llama.llama_model_load_from_file(str(model_file()).encode(), llama.llama_model_default_params())
+    def __init__(self, file: Path, *, cache_type: int = F32) -> None:
+        self._model = llama.llama_model_load_from_file(str(file).encode(), llama.llama_model_default_params())
         parameters = llama.llama_context_default_params()
         parameters.n_ctx = 2048
         parameters.n_batch = parameters.n_ubatch = 512

@@ -1,22 +1,27 @@
 """Answers of the engine on the real model are those of the model alone, however requests are mixed.
 
-llama.cpp itself is not deterministic under batching (a matrix product of several rows is summed in another order), so
-an answer is judged token by token: given all before it, the model alone must hold the same token most likely. Where the
-two most likely tokens are as good as equal, one of a hundred may differ.
+Given all before it, the model alone must hold each generated token most likely; one of a hundred may differ, where two
+tokens are as good as equal. With quantised weights llama.cpp itself is not that even: cells of others beyond a multiple
+of 256 move its logits by up to one, since it rounds activations. So this is judged on the same weights as floats of 32
+bits, and on the file that is served where llama.cpp is deterministic: while all stands in the first 256 cells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from services.miner.engine.llama_backend import LlamaBackend
 from services.miner.engine.scheduler import Limits
 from tests.integration.miner.engine_stand import Alone, EngineStand, loaded_backend
+from tests.integration.miner.stand import model_file
+from tests.support.dequantised import write_dequantised
 
 AGREEMENT = 0.99
 ANSWER = 40
+SMALL = 4  # requests that have room in 256 cells
 STORY = "Once upon a time there was a lighthouse keeper who wrote a letter to the sea every night. " * 12
 QUESTIONS = (
     "What did the keeper write about?",
@@ -31,14 +36,23 @@ QUESTIONS = (
 
 
 @pytest.fixture(scope="module")
-def backend() -> Iterator[LlamaBackend]:
-    with loaded_backend() as loaded:
+def floats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The real model with weights as floats; half a gigabyte, so nothing of it stays."""
+    file = tmp_path_factory.mktemp("floats") / "model.gguf"
+    write_dequantised(model_file(), file)
+    yield file
+    file.unlink()
+
+
+@pytest.fixture(scope="module")
+def backend(floats: Path) -> Iterator[LlamaBackend]:
+    with loaded_backend(floats) as loaded:
         yield loaded
 
 
 @pytest.fixture(scope="module")
-def alone() -> Alone:
-    return Alone()
+def alone(floats: Path) -> Alone:
+    return Alone(floats)
 
 
 def prompts(alone: Alone, beginning: str = "") -> dict[str, list[int]]:
@@ -92,14 +106,15 @@ def test_a_conversation_that_goes_on_from_kept_cells_gets_the_answer_that_it_get
     backend: LlamaBackend, alone: Alone
 ) -> None:
     stand = EngineStand(backend, limits(backend))
-    history = alone.tokenise(STORY)
-    for turn, question in enumerate(QUESTIONS[:4]):
-        prompt = [*history, *alone.tokenise(f"\nQuestion: {question}\nAnswer:")]
-        stand.submit(str(turn), prompt, ANSWER)
+    history, asked = alone.tokenise(STORY), {}
+    for turn, question in enumerate(QUESTIONS[:5]):
+        name = str(turn)
+        asked[name] = [*history, *alone.tokenise(f"\nQuestion: {question}\nAnswer:")]
+        stand.submit(name, asked[name], ANSWER)
         stand.run()
-        check_answers(stand, alone, {str(turn): prompt})
-        assert stand.reused(str(turn)) == (len(history) - 1 if turn else 0)
-        history = stand.tokens[str(turn)]
+        assert stand.reused(name) == (len(history) - 1 if turn else 0)
+        history = stand.tokens[name]
+    check_answers(stand, alone, asked)
 
 
 def test_preempted_requests_get_the_answers_that_they_get_alone(backend: LlamaBackend, alone: Alone) -> None:
@@ -125,15 +140,13 @@ def test_what_others_cancel_changes_no_answer(backend: LlamaBackend, alone: Alon
     check_answers(stand, alone, asked)
 
 
-def test_one_request_at_a_time_gives_token_for_token_what_the_model_gives_alone(
-    backend: LlamaBackend, alone: Alone
-) -> None:
-    prompt = prompts(alone)["2"]
-    first = EngineStand(backend, limits(backend))
-    first.submit("a", prompt, ANSWER)
-    first.run()
-    second = EngineStand(backend, limits(backend, sharing=False))
-    second.submit("a", prompt, ANSWER)
-    second.run()
-    assert first.tokens["a"] == second.tokens["a"]
-    check_answers(first, alone, {"a": prompt})
+def test_the_served_file_gives_token_for_token_what_it_gives_alone_in_the_first_256_cells() -> None:
+    alone = Alone(model_file())
+    asked = {name: prompt for name, prompt in prompts(alone).items() if int(name) < SMALL}
+    with loaded_backend(model_file()) as backend:
+        stand = EngineStand(backend, limits(backend))
+        for name, prompt in asked.items():
+            stand.submit(name, prompt, ANSWER)
+        stand.run()
+    for name, prompt in asked.items():
+        assert all(alone.agreement(stand.tokens[name], len(prompt)))

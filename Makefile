@@ -88,6 +88,10 @@ bench-download: $(STAMP) ## race the downloader against aria2c, curl and hf_hub_
 bench-verify: $(STAMP) ## what verification costs beside hashing alone; ARGS=--at=DIR for another file system
 	@$(BIN)/python -m benchmarks.verify $(ARGS)
 
+.PHONY: bench-miner
+bench-miner: $(STAMP) ## the miner beside llama-server and llama_cpp.server; compiles llama.cpp once; takes an hour
+	@$(BIN)/python -m benchmarks.miner $(ARGS)
+
 # --- containers -----------------------------------------------------------------------------------------------------
 
 ENGINE_MAJOR := 26
@@ -146,10 +150,11 @@ lock: ## resolve the locks again; ARGS=--upgrade for newer versions
 	@echo "dev.txt, which the others follow"
 	@$(COMPILE) $(ARGS) $(foreach extra,downloader verifier miner launcher demo wire dev,--extra $(extra)) -o locks/dev.txt
 	@$(foreach extra,$(EXTRAS),echo $(extra).txt && $(COMPILE) $(ARGS) --extra $(extra) -c locks/dev.txt -o locks/$(extra).txt &&) true
-	@echo "build.txt, model.txt, mutation.txt"
+	@echo "build.txt, model.txt, mutation.txt, bench-miner.txt"
 	@$(COMPILE:pyproject.toml=) $(ARGS) --group build -c locks/dev.txt -o locks/build.txt
 	@$(COMPILE:pyproject.toml=) $(ARGS) --no-deps --group model -o locks/model.txt
 	@$(COMPILE:pyproject.toml=) $(ARGS) --group mutation -o locks/mutation.txt
+	@$(COMPILE:pyproject.toml=) $(ARGS) --group bench-miner -c locks/dev.txt -o locks/bench-miner.txt
 
 .PHONY: clean
 clean: ## remove .venv and caches; models, volumes and kept wheels stay

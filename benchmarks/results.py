@@ -24,10 +24,12 @@ class Judged:
     note: str = ""
     # False: what the figure is about did not happen, so that it says nothing.
     happened: bool = True
+    # More is better: the target is the least, not the most.
+    at_least: bool = False
 
     @property
     def met(self) -> bool:
-        return self.happened and self.value <= self.target
+        return self.happened and (self.value >= self.target if self.at_least else self.value <= self.target)
 
     @property
     def verdict(self) -> str:
@@ -39,7 +41,7 @@ class Judged:
         return (
             self.what,
             value,
-            f"≤ {self.target:g} {self.unit}".rstrip(),
+            f"{'≥' if self.at_least else '≤'} {self.target:g} {self.unit}".rstrip(),
             self.verdict,
             self.note,
         )

@@ -68,10 +68,11 @@ def llama_cpp_programs() -> Path:
         source = _source(wanted, Path(scratch))
         build = Path(scratch) / "build"
         path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"  # cmake and ninja of our locks
-        for command in (
+        commands: tuple[list[str | Path], ...] = (
             ["cmake", "-S", source, "-B", build, "-G", "Ninja", *FLAGS],
             ["cmake", "--build", build, "--target", *TARGETS],
-        ):
+        )
+        for command in commands:
             subprocess.run(command, check=True, stdout=log, stderr=log, env={**os.environ, "PATH": path})
         partial = target.with_name("bin.new")
         shutil.rmtree(partial, ignore_errors=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import platform
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import requests
 
-from benchmarks.miner.peers import llama_cpp_programs, llama_cpp_server
+from benchmarks.miner.peers import llama_cpp_programs, llama_cpp_server, pinned
 from tests.integration.miner.stand import MODEL_NAME, Miner, Store, model_file
 from tests.support.waiting import wait_until
 
@@ -118,7 +117,7 @@ SERVERS = (
 
 def batched_bench(prompt: int, answer: int, clients: Sequence[int]) -> dict[int, float]:
     """Return generated tokens per second, prompts included, that llama.cpp itself gives at each number of clients."""
-    command = [
+    command: list[str | Path] = [
         llama_cpp_programs() / "llama-batched-bench", "-m", model_file(), "-t", str(THREADS), "-c", str(CELLS),
         "-npp", str(prompt), "-ntg", str(answer), "-npl", ",".join(map(str, clients)), "--output-format", "jsonl",
     ]  # fmt: skip
@@ -147,6 +146,5 @@ def prepare(names: Sequence[str]) -> None:
 
 
 def version() -> str:
-    """Return which llama.cpp the peers are."""
-    home = llama_cpp_programs().parent
-    return f"{home.name}, Python {sys.version.split()[0]}, {os.cpu_count()} processors"
+    """Return which llama.cpp it is, on both sides."""
+    return f"llama-cpp-python {pinned().version}, Python {platform.python_version()}"

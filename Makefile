@@ -78,7 +78,7 @@ reformat: $(STAMP) ## let ruff format and fix what it can
 # --- benchmarks -----------------------------------------------------------------------------------------------------
 
 .PHONY: bench
-bench: bench-download bench-verify ## every benchmark; takes many minutes
+bench: bench-download bench-verify ## the benchmarks that take minutes; bench-miner takes longer
 
 .PHONY: bench-download
 bench-download: $(STAMP) ## race the downloader against aria2c, curl and hf_hub_download; ARGS=--tmpfs: in memory, too
@@ -89,7 +89,7 @@ bench-verify: $(STAMP) ## what verification costs beside hashing alone; ARGS=--a
 	@$(BIN)/python -m benchmarks.verify $(ARGS)
 
 .PHONY: bench-miner
-bench-miner: $(STAMP) ## the miner beside llama-server and llama_cpp.server; compiles llama.cpp once; takes an hour
+bench-miner: $(STAMP) ## race the miner against llama-server and llama_cpp.server, compiled once; ARGS=--rounds=1 for a look
 	@$(BIN)/python -m benchmarks.miner $(ARGS)
 
 # --- containers -----------------------------------------------------------------------------------------------------

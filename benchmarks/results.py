@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-_TITLE = "# Results of the benchmarks\n\nEach run of `make bench` adds a section; the newest is the last.\n"
+_TITLE = "# Results of the benchmarks\n\nEach whole run of `make bench` or `make bench-miner` adds a section; the newest is the last.\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-_TITLE = "# Results of the benchmarks\n\nEach whole run of `make bench` or `make bench-miner` adds a section; the newest is the last.\n"
+_TITLE = """# Results of the benchmarks
+
+Each whole run of `make bench` or `make bench-miner` adds a section; the newest is the last.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,9 +62,10 @@ def llama_cpp_programs() -> Path:
     target = wanted.home / "bin"
     if all((target / name).exists() for name in TARGETS):
         return target
-    print(f"compiling {' and '.join(TARGETS)}: about eight minutes on two cores, once", flush=True)
     wanted.home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="r3mes-bench-") as scratch, (wanted.home / "build.log").open("w") as log:
+    said = wanted.home / "build.log"
+    print(f"compiling {' and '.join(TARGETS)}: about eight minutes on two cores, once (log: {said})", flush=True)
+    with tempfile.TemporaryDirectory(prefix="r3mes-bench-") as scratch, said.open("w") as log:
         source = _source(wanted, Path(scratch))
         build = Path(scratch) / "build"
         path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"  # cmake and ninja of our locks

@@ -78,7 +78,7 @@ reformat: $(STAMP) ## let ruff format and fix what it can
 # --- benchmarks -----------------------------------------------------------------------------------------------------
 
 .PHONY: bench
-bench: bench-download bench-verify ## every benchmark; takes many minutes
+bench: bench-download bench-verify ## the benchmarks that take minutes; bench-miner takes longer
 
 .PHONY: bench-download
 bench-download: $(STAMP) ## race the downloader against aria2c, curl and hf_hub_download; ARGS=--tmpfs: in memory, too
@@ -87,6 +87,10 @@ bench-download: $(STAMP) ## race the downloader against aria2c, curl and hf_hub_
 .PHONY: bench-verify
 bench-verify: $(STAMP) ## what verification costs beside hashing alone; ARGS=--at=DIR for another file system
 	@$(BIN)/python -m benchmarks.verify $(ARGS)
+
+.PHONY: bench-miner
+bench-miner: $(STAMP) ## race the miner against llama-server and llama_cpp.server, compiled once; ARGS=--rounds=1 for a look
+	@$(BIN)/python -m benchmarks.miner $(ARGS)
 
 # --- containers -----------------------------------------------------------------------------------------------------
 
@@ -146,10 +150,11 @@ lock: ## resolve the locks again; ARGS=--upgrade for newer versions
 	@echo "dev.txt, which the others follow"
 	@$(COMPILE) $(ARGS) $(foreach extra,downloader verifier miner launcher demo wire dev,--extra $(extra)) -o locks/dev.txt
 	@$(foreach extra,$(EXTRAS),echo $(extra).txt && $(COMPILE) $(ARGS) --extra $(extra) -c locks/dev.txt -o locks/$(extra).txt &&) true
-	@echo "build.txt, model.txt, mutation.txt"
+	@echo "build.txt, model.txt, mutation.txt, bench-miner.txt"
 	@$(COMPILE:pyproject.toml=) $(ARGS) --group build -c locks/dev.txt -o locks/build.txt
 	@$(COMPILE:pyproject.toml=) $(ARGS) --no-deps --group model -o locks/model.txt
 	@$(COMPILE:pyproject.toml=) $(ARGS) --group mutation -o locks/mutation.txt
+	@$(COMPILE:pyproject.toml=) $(ARGS) --group bench-miner -c locks/dev.txt -o locks/bench-miner.txt
 
 .PHONY: clean
 clean: ## remove .venv and caches; models, volumes and kept wheels stay

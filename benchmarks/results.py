@@ -10,7 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-_TITLE = "# Results of the benchmarks\n\nEach run of `make bench` adds a section; the newest is the last.\n"
+_TITLE = """# Results of the benchmarks
+
+Each whole run of `make bench` or `make bench-miner` adds a section; the newest is the last.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +27,12 @@ class Judged:
     note: str = ""
     # False: what the figure is about did not happen, so that it says nothing.
     happened: bool = True
+    # More is better: the target is the least, not the most.
+    at_least: bool = False
 
     @property
     def met(self) -> bool:
-        return self.happened and self.value <= self.target
+        return self.happened and (self.value >= self.target if self.at_least else self.value <= self.target)
 
     @property
     def verdict(self) -> str:
@@ -39,7 +44,7 @@ class Judged:
         return (
             self.what,
             value,
-            f"≤ {self.target:g} {self.unit}".rstrip(),
+            f"{'≥' if self.at_least else '≤'} {self.target:g} {self.unit}".rstrip(),
             self.verdict,
             self.note,
         )

@@ -17,14 +17,22 @@ from rich.console import Console
 
 from launcher.confirm import confirm
 from launcher.display import choose_display, printable
-from launcher.genesis_entry import add_entry, check_output, migrate_legacy, read_legacy
+from launcher.genesis_entry import add_entry, check_addition, check_migration, migrate_legacy, read_legacy
 from launcher.hashing import HashedFile, hash_file
 from launcher.streams import write_data
-from shared.acceptance import AcceptancePlan, accept, load_init_settings, plan_acceptance, read_candidate, stage
+from shared.acceptance import (
+    AcceptancePlan,
+    accept,
+    check_stageable,
+    load_init_settings,
+    plan_acceptance,
+    read_candidate,
+    stage,
+)
 from shared.acceptance.settings import DEFAULT_GENESIS
 from shared.acceptance.signature import describe_signature
 from shared.addresses import AddressPolicy, check_download_sources
-from shared.errors import GenesisError
+from shared.errors import ConfigurationError, GenesisError
 from shared.genesis import Genesis, ModelPin
 from shared.genesis.difference import describe
 from shared.settings import CommonSettings, load_settings
@@ -45,7 +53,7 @@ def show(*, as_json: AsJson = False) -> None:
     """Show the accepted genesis and, if there is one, the staged one."""
     trust = read_trust(StoreLayout(load_settings(CommonSettings).store_root))
     if as_json:
-        _print_json({**_as_data(trust.genesis), "staged": _as_data(trust.staged) if trust.staged else None})
+        print_json({**genesis_data(trust.genesis), "staged": genesis_data(trust.staged) if trust.staged else None})
         return
     _print_genesis("accepted", trust.genesis)
     hint_left_out(trust.genesis)
@@ -65,7 +73,7 @@ def check(
     settings, _ = load_init_settings(os.environ, project=Path.cwd())
     genesis = read_candidate(settings.model_copy(update={"genesis": file})).genesis
     if as_json:
-        _print_json(_as_data(genesis))
+        print_json(genesis_data(genesis))
     else:
         _print_genesis("right", genesis)
     hint_left_out(genesis)
@@ -89,7 +97,8 @@ def add(
 
     Example: r3mes genesis add llama.gguf --name Llama-3-8B --url https://huggingface.co/...
     """
-    path = genesis or Path(os.environ.get("R3MES_GENESIS", "").strip() or DEFAULT_GENESIS)
+    path = genesis or _operators_file()
+    check_addition(path, file, name=name, url=url, cid=cid)
     hashed = _hash(file)
     result = add_entry(path, hashed, name=name, url=url, cid=cid)
     _print_written(result, hashed, path, as_json=as_json)
@@ -115,7 +124,7 @@ def migrate(
     """
     legacy = read_legacy(old)
     path = output or old.with_name(f"{old.stem}.migrated.json")
-    check_output(legacy, path, overwrite=force)
+    check_migration(legacy, path, file, name=name, url=url, overwrite=force)
     hashed = _hash(file)
     result = migrate_legacy(legacy, path, hashed, name=name, url=url, overwrite=force)
     _print_written(result, hashed, path, as_json=as_json)
@@ -142,6 +151,8 @@ def accept_command(
     """Show what changes in the operator's genesis (R3MES_GENESIS), ask, and make it the accepted one."""
     settings, values = load_init_settings(os.environ, project=Path.cwd())
     plan = plan_acceptance(settings, values)
+    if staged:
+        check_stageable(plan)
     is_settled = plan.is_accepted and not plan.has_new_signature and plan.trust.digests.staged is None
     idle = plan.is_staged if staged else is_settled
     if not as_json:
@@ -152,10 +163,19 @@ def accept_command(
             confirm("Stage this genesis?" if staged else "Accept this genesis?")
         (stage if staged else accept)(plan)
     if as_json:
-        _print_json(_plan_data(plan, done="staged" if staged else "accepted"))
+        print_json(_plan_data(plan, done="staged" if staged else "accepted"))
         return
     word = "staged" if staged else "accepted"
     _stderr().print(f"{word} already; nothing to do" if idle else f"{word}; running services notice by themselves")
+
+
+def _operators_file() -> Path:
+    """Return the file that R3MES_GENESIS names, or the default; raises ConfigurationError."""
+    path = Path(os.environ.get("R3MES_GENESIS", "").strip() or DEFAULT_GENESIS)
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(f"R3MES_GENESIS: {path}: no such home", next_step="correct R3MES_GENESIS") from error
 
 
 def _hash(file: Path) -> HashedFile:
@@ -170,7 +190,7 @@ def _print_written(genesis: Genesis, hashed: HashedFile, path: Path, *, as_json:
     """Print the model that was written, and on stderr what speaks against it."""
     pin = genesis.by_digest(hashed.sha256)
     if as_json:
-        _print_json(_as_data(genesis))
+        print_json(genesis_data(genesis))
     elif pin is not None:
         _print_pin(pin)
     if not hashed.looks_like_gguf:
@@ -225,7 +245,8 @@ def _hint_addresses(genesis: Genesis, path: Path) -> None:
         _stderr().print(f"acceptance would refuse this with the present settings: {error.diagnostics()}")
 
 
-def _as_data(genesis: Genesis) -> dict[str, object]:
+def genesis_data(genesis: Genesis) -> dict[str, object]:
+    """Return a genesis as JSON for a script: digest, models, and what was left out of a chain's."""
     return {
         "sha256": genesis.sha256,
         "models": [pin.to_json() for pin in genesis.models],
@@ -250,7 +271,8 @@ def _print_pin(pin: ModelPin) -> None:
     out.print(f"  size    {size}; needs {pin.required_disk_space_gb:g} GB of disk")
 
 
-def _print_json(data: object) -> None:
+def print_json(data: object) -> None:
+    """Write data for a script to stdout."""
     write_data(json.dumps(data, indent=2) + "\n")
 
 

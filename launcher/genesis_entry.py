@@ -2,13 +2,20 @@
 
 Invariant: what replaces a genesis file has been parsed by the same strict parser that every service uses; a refused
 result leaves the old file as it is. `add_entry` appends to a plain genesis; `migrate_legacy` writes a new one beside a
-genesis of the legacy form, which it keeps.
+genesis of the legacy form, which it keeps. Both come after `check_addition` and `check_migration`, which refuse before
+gigabytes are hashed what no digest can make right. Who writes holds the lock of the directory from reading to
+replacing, so that of two who add at once neither loses, and removes what a killed one left behind.
 """
 
 from __future__ import annotations
 
+import fcntl
+import glob
+import hashlib
 import json
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,18 +26,25 @@ from shared.genesis import (
     Genesis,
     ModelPin,
     parse_genesis,
-    read_genesis_bytes,
     read_genesis_file,
+    read_plain_bytes,
 )
 from shared.genesis.fields import ipfs_fallback_hash
 from shared.genesis.placeholders import placeholder_digest
 from shared.genesis.refuser import Refuser
 from shared.genesis.strict_json import JsonRefusedError, JsonValue, load
-from shared.store.atomic import replace_bytes
+from shared.store.atomic import open_dir, replace_bytes, sweep_temporaries
 
 LEGACY_KEY = "model_ipfs"
 _NEW_FILE_MODE = 0o644
+# In the place of a digest that is not known yet: no file has it, and it is no placeholder.
+_STAND_IN = hashlib.sha256(b"a model that is not hashed yet").hexdigest()
 Entry = dict[str, str | int | float]
+
+
+def check_addition(path: Path, model: Path, *, name: str, url: str, cid: str) -> None:
+    """Raise what `add_entry` would for this model, as far as that can be said before it is hashed."""
+    _appended(path, _trial(model, name=name, url=url, cid=cid))
 
 
 def add_entry(path: Path, hashed: HashedFile, *, name: str, url: str, cid: str) -> Genesis:
@@ -40,13 +54,12 @@ def add_entry(path: Path, hashed: HashedFile, *, name: str, url: str, cid: str) 
     Raises GenesisError or UsageError, with the old file left as it is, when the result would not be right.
     """
     entry = _entry(hashed, name=name, url=url, cid=cid)
-    kept = [other for other in _entries(path) if not _is_template_of(other, entry)]
-    content = json.dumps({"models": [*kept, entry]}, indent=2).encode() + b"\n"
-    genesis = parse_genesis(content, file=str(path))
     try:
         real = path.resolve()
-        mode = stat.S_IMODE(real.stat().st_mode) if real.exists() else _NEW_FILE_MODE
-        replace_bytes(real, content, mode=mode)
+        with _writing(real):
+            content, genesis = _appended(path, entry)
+            mode = stat.S_IMODE(real.stat().st_mode) if real.exists() else _NEW_FILE_MODE
+            replace_bytes(real, content, mode=mode)
     except OSError as error:
         raise _cannot_write(path, error, "--genesis") from error
     return genesis
@@ -88,6 +101,12 @@ def check_output(legacy: LegacyGenesis, output: Path, *, overwrite: bool) -> Non
         raise _already_there(output)
 
 
+def check_migration(legacy: LegacyGenesis, output: Path, model: Path, *, name: str, url: str, overwrite: bool) -> None:
+    """Raise what `migrate_legacy` would for this model, as far as that can be said before it is hashed."""
+    check_output(legacy, output, overwrite=overwrite)
+    _migrated(output, _trial(model, name=name, url=url, cid=legacy.cid))
+
+
 def migrate_legacy(
     legacy: LegacyGenesis, output: Path, hashed: HashedFile, *, name: str, url: str, overwrite: bool
 ) -> Genesis:
@@ -95,17 +114,58 @@ def migrate_legacy(
 
     Raises GenesisError or UsageError, with nothing written, when the result would not be right or is not wanted.
     """
-    entry = _entry(hashed, name=name, url=url, cid=legacy.cid)
-    content = json.dumps({"model_config": entry}, indent=2).encode() + b"\n"
-    genesis = parse_genesis(content, file=str(output))
-    check_output(legacy, output, overwrite=overwrite)
+    content, genesis = _migrated(output, _entry(hashed, name=name, url=url, cid=legacy.cid))
     try:
-        replace_bytes(output.resolve() if overwrite else output, content, mode=_NEW_FILE_MODE, overwrite=overwrite)
+        real = output.resolve() if overwrite else output.parent.resolve() / output.name
+        with _writing(real):
+            check_output(legacy, output, overwrite=overwrite)
+            replace_bytes(real, content, mode=_NEW_FILE_MODE, overwrite=overwrite)
     except FileExistsError as error:
         raise _already_there(output) from error
     except OSError as error:
         raise _cannot_write(output, error, "--output") from error
     return genesis
+
+
+@contextmanager
+def _writing(real: Path) -> Iterator[None]:
+    """Hold the lock of the directory in which the file is replaced, and sweep it of the replacements of the killed.
+
+    Raises OSError.
+    """
+    with open_dir(real.parent) as directory:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system that locks no directory (NFS): of two at once one may lose, as ever
+        else:
+            sweep_temporaries(real.parent, glob.escape(real.name))
+        yield
+
+
+def _appended(path: Path, entry: Entry) -> tuple[bytes, Genesis]:
+    """Return the genesis at `path` with one more model, as bytes and parsed; raises GenesisError, UsageError."""
+    kept = [other for other in _entries(path) if not _is_template_of(other, entry)]
+    content = json.dumps({"models": [*kept, entry]}, indent=2).encode() + b"\n"
+    return content, parse_genesis(content, file=str(path))
+
+
+def _migrated(output: Path, entry: Entry) -> tuple[bytes, Genesis]:
+    content = json.dumps({"model_config": entry}, indent=2).encode() + b"\n"
+    return content, parse_genesis(content, file=str(output))
+
+
+def _trial(model: Path, *, name: str, url: str, cid: str) -> Entry:
+    """Return the entry of a model that nobody has read yet."""
+    return ModelPin(
+        model_name=name,
+        file_name=model.name,
+        download_source=url,
+        sha256=_STAND_IN,
+        required_disk_space_gb=1.0,
+        ipfs_fallback_hash=cid,
+        size_bytes=1,
+    ).to_json()
 
 
 def _entry(hashed: HashedFile, *, name: str, url: str, cid: str) -> Entry:
@@ -153,7 +213,7 @@ def _entries(path: Path) -> list[JsonValue]:
 def _plain_value(path: Path) -> JsonValue:
     """Return what a file of at most 64 KiB holds, None where it is larger or no strict JSON; raises GenesisError."""
     try:
-        return load(read_genesis_bytes(path), limit=MAX_PLAIN_BYTES)
+        return load(read_plain_bytes(path), limit=MAX_PLAIN_BYTES)
     except JsonRefusedError:
         return None
 

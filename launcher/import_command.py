@@ -40,7 +40,7 @@ def import_(
     display = choose_display()
     outcome = start_store(settings, values, judge_unchanged=False)
     if outcome.action is StartAction.ACCEPT:
-        display.say(f"genesis accepted, sha256 {outcome.genesis.sha256}")
+        display.say(f"genesis accepted, sha256 {outcome.sha256}")
     os.umask(_UMASK)
     importer = Importer(outcome.layout, settings.store_kind, display)
 

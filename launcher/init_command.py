@@ -13,8 +13,8 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from launcher.credentials import prepare_credentials
-from launcher.genesis_commands import hint_left_out
+from launcher.credentials import Credentials, prepare_credentials
+from launcher.genesis_commands import AsJson, genesis_data, hint_left_out, print_json
 from shared.acceptance import (
     InitSettings,
     StartAction,
@@ -42,12 +42,13 @@ app = typer.Typer(
 
 
 @app.callback()
-def init(context: typer.Context) -> None:
+def init(context: typer.Context, *, as_json: AsJson = False) -> None:
     """Check the settings and the genesis, accept it at the first start, prepare the store's directories.
 
     Safe to run again: it changes only what differs. A changed genesis stops it with exit code 78.
     """
     if context.invoked_subcommand is not None:
+        context.obj = as_json  # `init --json check` means what `init check --json` does
         return
     settings, values = _settings()
     outcome = start_store(settings, values)
@@ -55,17 +56,15 @@ def init(context: typer.Context) -> None:
     if settings.store_kind == "container":
         prepare_redis_data(REDIS_DATA)
         credentials = prepare_credentials(CREDENTIALS, settings.node, given=is_redis_given(values))
-    _tell(outcome, settings, done=True)
-    if credentials is not None:
-        _console().print(f"redis     {credentials}")
+    _tell(outcome, settings, credentials, as_json=as_json, done=True)
 
 
 @app.command()
-def check() -> None:
+def check(context: typer.Context, *, as_json: AsJson = False) -> None:
     """Do the checks alone, print them, change nothing; the exit codes are those of `init`."""
     settings, values = _settings()
     outcome = check_start(settings, values)
-    _tell(outcome, settings, done=False)
+    _tell(outcome, settings, None, as_json=as_json or bool(context.obj), done=False)
 
 
 def prepare_redis_data(path: Path) -> None:
@@ -89,18 +88,51 @@ def _console() -> Console:
     return Console(soft_wrap=True, highlight=False, markup=False)
 
 
-def _tell(outcome: StartOutcome, settings: InitSettings, *, done: bool) -> None:
+def _tell(
+    outcome: StartOutcome, settings: InitSettings, credentials: Credentials | None, *, as_json: bool, done: bool
+) -> None:
+    if as_json:
+        print_json(_data(outcome, settings, credentials, done=done))
+    else:
+        _print(outcome, settings, credentials, done=done)
+    hint_left_out(outcome.genesis)
+
+
+def _data(
+    outcome: StartOutcome, settings: InitSettings, credentials: Credentials | None, *, done: bool
+) -> dict[str, object]:
+    """Return what `_print` says; `action` is what a start does with the genesis, `done` whether this was one."""
+    return {
+        "action": outcome.action.value,
+        "done": done,
+        "bind": settings.bind,
+        "store": {"root": str(outcome.layout.root), "kind": settings.store_kind},
+        "file": None if outcome.candidate is None else str(outcome.candidate.path),
+        "genesis": genesis_data(outcome.genesis),
+        "signature": _signature(outcome),
+        "chain": None if outcome.chain is None else outcome.chain.describe(),
+        "redis": None if credentials is None else str(credentials),
+    }
+
+
+def _signature(outcome: StartOutcome) -> str | None:
+    text = None if outcome.candidate is None else outcome.candidate.signature
+    return None if text is None else describe_signature(text)
+
+
+def _print(outcome: StartOutcome, settings: InitSettings, credentials: Credentials | None, *, done: bool) -> None:
     out = _console()
     out.print(f"settings  right; ports are published on {settings.bind}")
     out.print(f"store     {outcome.layout.root} ({settings.store_kind})")
     out.print(f"genesis   {_verdict(outcome, done=done)}")
-    out.print(f"sha256    {outcome.genesis.sha256}")
-    if outcome.candidate is not None and outcome.candidate.signature is not None:
-        out.print(f"signature {describe_signature(outcome.candidate.signature)}")
+    out.print(f"sha256    {outcome.sha256}")
+    if (signature := _signature(outcome)) is not None:
+        out.print(f"signature {signature}")
     if outcome.chain is not None:
         out.print(f"chain     {outcome.chain.describe()}")
     out.print(f"models    {', '.join(pin.model_name for pin in outcome.genesis.models)}")
-    hint_left_out(outcome.genesis)
+    if credentials is not None:
+        out.print(f"redis     {credentials}")
 
 
 def _verdict(outcome: StartOutcome, *, done: bool) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from shared.errors import ConfigurationError
 
@@ -75,12 +75,24 @@ def split_list(value: object) -> object:
     return value
 
 
+def _check_home(path: Path) -> Path:
+    try:
+        path.expanduser()
+    except RuntimeError as error:
+        raise ValueError("the home of a user whom this host does not know") from error
+    return path
+
+
+UserPath = Annotated[Path, AfterValidator(_check_home)]
+"""A path that may begin with `~` or `~user`, whose home is there to be found."""
+
+
 class CommonSettings(BaseModel):
     """What every process takes from the environment."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True)
 
-    models_dir: Path = Field(Path("~/.r3mes/models"), alias="R3MES_MODELS_DIR", validate_default=True)
+    models_dir: UserPath = Field(Path("~/.r3mes/models"), alias="R3MES_MODELS_DIR", validate_default=True)
     store_kind: Literal["host", "container"] = Field("host", alias="R3MES_STORE_KIND")
     node: str = Field("local", alias="R3MES_NODE", pattern=f"^{_NODE.pattern}$")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", alias="R3MES_LOG_LEVEL")
@@ -118,7 +130,9 @@ def check_names(names: Mapping[str, str] | set[str], *, where: str = "the enviro
         if name.startswith("R3MES_") and name not in KNOWN_NAMES:
             near = difflib.get_close_matches(name, KNOWN_NAMES, n=1)
             hint = f"did you mean {near[0]}?" if near else "remove it; docs and README list the names"
-            raise ConfigurationError(f"unknown setting {name} in {where}", next_step=hint)
+            # A look-alike letter must not look like the name it stands for.
+            shown = name if name.isascii() and name.isprintable() else ascii(name)
+            raise ConfigurationError(f"unknown setting {shown} in {where}", next_step=hint)
 
 
 def resolve_secrets(values: Mapping[str, str]) -> dict[str, str]:
@@ -145,7 +159,7 @@ def resolve_secrets(values: Mapping[str, str]) -> dict[str, str]:
 def _describe(error: ValidationError, values: Mapping[str, Any]) -> ConfigurationError:
     first = error.errors(include_url=False, include_input=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "settings"
-    found = "a secret" if name in SECRET_NAMES else repr(values.get(name))
+    found = "a secret" if name in SECRET_NAMES else ascii(values.get(name))
     return ConfigurationError(f"{name}: found {found}: {first['msg']}", next_step=f"correct {name} or unset it")
 
 

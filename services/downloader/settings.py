@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, SecretStr
 
 from shared.chain import ChainRpc
-from shared.settings import CommonSettings, Listen, ListenAddress, load_settings, split_list
+from shared.settings import CommonSettings, Listen, ListenAddress, UserPath, load_settings, split_list
 
 # Asked only for a pin that names a CID, and only after Hugging Face failed.
 PUBLIC_IPFS_GATEWAYS = ("https://ipfs.io", "https://dweb.link")
@@ -25,7 +24,7 @@ class DownloaderSettings(CommonSettings):
     ipfs_gateways: Annotated[tuple[str, ...], BeforeValidator(split_list)] = Field(
         PUBLIC_IPFS_GATEWAYS, alias="R3MES_IPFS_GATEWAYS"
     )
-    import_dir: Path | None = Field(None, alias="R3MES_IMPORT_DIR")
+    import_dir: UserPath | None = Field(None, alias="R3MES_IMPORT_DIR")
     connections: int = Field(8, alias="R3MES_DOWNLOAD_CONNECTIONS", ge=1, le=64)
     max_bytes_per_second: int | None = Field(None, alias="R3MES_DOWNLOAD_MAX_BYTES_PER_SECOND", ge=1)
     reconcile_seconds: float = Field(15.0, alias="R3MES_RECONCILE_SECONDS", gt=0, le=3600)

@@ -115,6 +115,10 @@ class MinerMetrics:
         self._generation_tokens.inc()
         (self._first_token if first else self._next_token).observe(seconds)
 
+    def reused(self, tokens: int) -> None:
+        """Count prompt tokens that were in the cache already."""
+        self._prefix_hits.inc(tokens)
+
     def ended(self, endpoint: Endpoint, outcome: Outcome, seconds: float | None) -> None:
         """Count a request; `seconds` is None when it never reached the engine."""
         self._requests.labels(endpoint, outcome).inc()

@@ -2,13 +2,14 @@
 
 Order: `plan_acceptance` (all checks, no write, no lock: a person may think for an hour), the caller shows
 `plan.changes` and asks, then `accept(plan)` or `stage(plan)`, which take the lock, refuse if `trust/` is no longer what
-the plan saw, and write the bytes that were shown, whatever the operator's file has become since.
+the plan saw, and write the bytes that were shown, whatever the operator's file has become since; a large one that was
+changed in place is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from shared.acceptance import trust_state
@@ -58,6 +59,8 @@ class AcceptancePlan:
     @property
     def changes(self) -> tuple[ModelChange, ...]:
         """The models that differ from what is accepted (everything, where nothing is)."""
+        if self.is_accepted:
+            return ()
         agreed = self.trust.genesis if self.trust.digests.agree else None
         return difference(agreed, self.candidate.genesis)
 
@@ -69,30 +72,30 @@ def plan_acceptance(settings: InitSettings, environ: Mapping[str, str]) -> Accep
     """
     layout = StoreLayout(settings.store_root)
     check_store(layout, settings.store_kind)
-    candidate = read_candidate(settings)
-    check_addresses(candidate, environ)
-    chain = ask_chain(settings, environ, candidate.genesis)
+    with ExitStack() as refused:
+        candidate = read_candidate(settings)
+        refused.callback(candidate.file.close)
+        check_addresses(candidate.genesis, candidate.path, environ)
+        chain = ask_chain(settings, environ, candidate.genesis)
+        refused.pop_all()
     return AcceptancePlan(layout, settings.store_kind, candidate, read_trust_state(layout), chain)
 
 
 def accept(plan: AcceptancePlan) -> None:
     """Make the planned genesis the accepted one, and end any staging.
 
-    Raises ConfigurationError, with nothing written, when something changed since the plan was made.
+    Raises ConfigurationError, and what was accepted stays, when something changed since the plan was made.
     """
     with _writing(plan):
         if not plan.is_accepted:
-            trust_state.write_accepted(plan.layout, plan.candidate.raw, plan.candidate.signature)
+            trust_state.write_accepted(plan.layout, plan.candidate.file, plan.candidate.signature)
         elif plan.has_new_signature:
             trust_state.write_acceptance(plan.layout, plan.candidate.sha256, plan.candidate.signature)
         trust_state.remove_staged(plan.layout)
 
 
-def stage(plan: AcceptancePlan) -> None:
-    """Write the planned genesis to `next.json`: its models are fetched and verified, and miners ignore it.
-
-    Raises StoreError where nothing is accepted yet or it is accepted already, else as `accept` does.
-    """
+def check_stageable(plan: AcceptancePlan) -> None:
+    """Raise StoreError where nothing is accepted yet, or this genesis is accepted already."""
     if plan.is_accepted:
         raise StoreError(f"{plan.candidate.path} is accepted already", next_step="there is nothing to stage")
     if not plan.trust.digests.agree:
@@ -100,8 +103,16 @@ def stage(plan: AcceptancePlan) -> None:
             f"no genesis is accepted in {plan.layout.trust}, so none can come next",
             next_step="accept this one, without --stage",
         )
+
+
+def stage(plan: AcceptancePlan) -> None:
+    """Write the planned genesis to `next.json`: its models are fetched and verified, and miners ignore it.
+
+    Raises as `check_stageable` and as `accept` do.
+    """
+    check_stageable(plan)
     with _writing(plan):
-        trust_state.write_staged(plan.layout, plan.candidate.raw)
+        trust_state.write_staged(plan.layout, plan.candidate.file.chunks())
 
 
 @contextmanager

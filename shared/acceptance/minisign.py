@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared.errors import ConfigurationError
@@ -93,19 +94,29 @@ def parse_signature(raw: bytes) -> Signature:
     )
 
 
-def verify(key: PublicKey, signature: Signature, message: bytes) -> None:
-    """Return if `key` made this signature over `message` and its trusted comment; raises SignatureRefusedError."""
+def verify(key: PublicKey, signature: Signature, message: Iterable[bytes]) -> None:
+    """Return if `key` made this signature over the message, which comes in pieces, and its trusted comment.
+
+    Only for `Ed`, which signs the bytes themselves, the message is held as a whole. Raises SignatureRefusedError.
+    """
     if signature.key_id != key.key_id:
         raise SignatureRefusedError(
             f"a signature of the key {key_id_text(signature.key_id)}",
             f"one of the key {key_id_text(key.key_id)}, which R3MES_GENESIS_PUBKEY gives",
         )
-    signed = hashlib.blake2b(message).digest() if signature.is_prehashed else message
+    signed = _blake2b(message) if signature.is_prehashed else b"".join(message)
     if not _is_ed25519(key, signature.signature, signed):
         raise SignatureRefusedError("a signature that is not over these bytes", "one over exactly this genesis file")
     comment = signature.trusted_comment.encode()
     if not _is_ed25519(key, signature.global_signature, signature.signature + comment):
         raise SignatureRefusedError("a trusted comment that was changed", "the one that was signed")
+
+
+def _blake2b(message: Iterable[bytes]) -> bytes:
+    digest = hashlib.blake2b()
+    for piece in message:
+        digest.update(piece)
+    return digest.digest()
 
 
 def key_id_text(key_id: bytes) -> str:

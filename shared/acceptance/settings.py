@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import ipaddress
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +21,15 @@ from pydantic import BeforeValidator, Field, SecretStr
 from shared.acceptance.minisign import PublicKey, parse_public_key
 from shared.chain import ChainRpc
 from shared.errors import ConfigurationError
-from shared.settings import KNOWN_NAMES, SECRET_NAMES, CommonSettings, check_names, load_settings, secret_values
+from shared.settings import (
+    KNOWN_NAMES,
+    SECRET_NAMES,
+    CommonSettings,
+    UserPath,
+    check_names,
+    load_settings,
+    secret_values,
+)
 
 MAX_ENV_BYTES = 1024 * 1024
 DEFAULT_GENESIS = Path("genesis/genesis.json")
@@ -36,11 +46,11 @@ def _public_key(value: object) -> object:
 class InitSettings(CommonSettings):
     """What acceptance and `init` take from the environment."""
 
-    genesis: Path = Field(DEFAULT_GENESIS, alias="R3MES_GENESIS")
+    genesis: UserPath = Field(DEFAULT_GENESIS, alias="R3MES_GENESIS")
     genesis_sha256: Annotated[str, BeforeValidator(_lower)] | None = Field(
         None, alias="R3MES_GENESIS_SHA256", pattern=r"^[0-9a-f]{64}$"
     )
-    genesis_signature: Path | None = Field(None, alias="R3MES_GENESIS_SIGNATURE")
+    genesis_signature: UserPath | None = Field(None, alias="R3MES_GENESIS_SIGNATURE")
     genesis_pubkey: Annotated[PublicKey, BeforeValidator(_public_key)] | None = Field(
         None, alias="R3MES_GENESIS_PUBKEY"
     )
@@ -83,7 +93,9 @@ def read_env_file(path: Path) -> dict[str, str]:
     Raises ConfigurationError for a line that cannot be read and for an unknown `R3MES_*` name.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigurationError(f"{path} is not a regular file", next_step="write it anew as a text file")
             raw = file.read(MAX_ENV_BYTES + 1)
         if len(raw) > MAX_ENV_BYTES:
             raise ConfigurationError(f"{path} is larger than {MAX_ENV_BYTES} bytes", next_step="shorten it")
@@ -92,6 +104,8 @@ def read_env_file(path: Path) -> dict[str, str]:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read {path}: {error}", next_step="correct the file or its rights") from error
+    if "\0" in text:  # an environment has none, and no path may hold one
+        raise ConfigurationError(f"{path} holds a NUL character", next_step="write it anew as a text file")
     for binding in parse_stream(io.StringIO(text)):
         if binding.error:
             raise ConfigurationError(
@@ -100,6 +114,11 @@ def read_env_file(path: Path) -> dict[str, str]:
     given = dotenv_values(stream=io.StringIO(text), interpolate=True)
     check_names(set(given), where=str(path))
     return {name: value for name, value in given.items() if value and value.strip() and _is_ours(name)}
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open as `open` does, but never wait: a named pipe in the file's place must not hang a start."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _in_project(path: Path, project: Path) -> Path:

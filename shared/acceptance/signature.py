@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
 
+from shared.acceptance.genesis_file import GenesisFile
 from shared.acceptance.minisign import (
     MAX_SIGNATURE_BYTES,
     SignatureRefusedError,
@@ -25,21 +27,20 @@ from shared.acceptance.minisign import (
 )
 from shared.acceptance.settings import InitSettings
 from shared.errors import ConfigurationError
-from shared.genesis import read_genesis_bytes
 from shared.genesis.quote import quote
 
 SUFFIX = ".minisig"
 
 
-def check_signature(settings: InitSettings, raw: bytes) -> str | None:
-    """Check the signature over the operator's bytes; return the signature file's text, None where no key is set.
+def check_signature(settings: InitSettings, file: GenesisFile) -> str | None:
+    """Check the signature over the operator's file; return the signature file's text, None where no key is set.
 
-    Raises ConfigurationError.
+    Raises ConfigurationError, GenesisError when the genesis cannot be read.
     """
     path = settings.genesis_signature or settings.genesis.with_name(settings.genesis.name + SUFFIX)
     if settings.genesis_pubkey is not None:
         content = _read(path, key_id=key_id_text(settings.genesis_pubkey.key_id))
-        _judge(settings, content, raw, where=str(path))
+        _judge(settings, content, file.chunks(), where=str(path))
         return content.decode("utf-8")
     if settings.genesis_signature is not None:
         raise ConfigurationError(
@@ -51,7 +52,7 @@ def check_signature(settings: InitSettings, raw: bytes) -> str | None:
     return None
 
 
-def check_recorded(settings: InitSettings, recorded: str | None, path: Path) -> None:
+def check_recorded(settings: InitSettings, recorded: str | None, accepted: GenesisFile) -> None:
     """Check the signature that was recorded at acceptance over the accepted file, where no operator's file is left.
 
     Raises ConfigurationError when a key is set and there is none, or it is wrong.
@@ -60,10 +61,11 @@ def check_recorded(settings: InitSettings, recorded: str | None, path: Path) -> 
         return
     if recorded is None:
         raise ConfigurationError(
-            f"R3MES_GENESIS_PUBKEY is set, and {path} was accepted without a signature",
+            f"R3MES_GENESIS_PUBKEY is set, and {accepted.path} was accepted without a signature",
             next_step=f"put the genesis and its signature back ({settings.genesis}), then `r3mes genesis accept`",
         )
-    _judge(settings, recorded.encode("utf-8"), read_genesis_bytes(path), where=f"{path}, as recorded at acceptance")
+    where = f"{accepted.path}, as recorded at acceptance"
+    _judge(settings, recorded.encode("utf-8"), accepted.chunks(), where=where)
 
 
 def describe_signature(text: str) -> str:
@@ -72,11 +74,11 @@ def describe_signature(text: str) -> str:
     return f"right, key {key_id_text(signature.key_id)}, {quote(signature.trusted_comment)}"
 
 
-def _judge(settings: InitSettings, content: bytes, raw: bytes, *, where: str) -> None:
+def _judge(settings: InitSettings, content: bytes, message: Iterable[bytes], *, where: str) -> None:
     if settings.genesis_pubkey is None:
         return
     try:
-        verify(settings.genesis_pubkey, parse_signature(content), raw)
+        verify(settings.genesis_pubkey, parse_signature(content), message)
     except SignatureRefusedError as error:
         raise ConfigurationError(
             f"{where}: found {error.found}, wanted {error.wanted}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -26,6 +26,7 @@ from shared.acceptance.candidate import (
 )
 from shared.acceptance.chain_check import ask_chain
 from shared.acceptance.decision import StartAction, decide_start
+from shared.acceptance.genesis_file import GenesisFile
 from shared.acceptance.settings import InitSettings, load_init_settings
 from shared.acceptance.signature import check_recorded
 from shared.acceptance.store_root import (
@@ -36,10 +37,10 @@ from shared.acceptance.store_root import (
     prepare_directories,
     translated,
 )
-from shared.acceptance.trust_state import TrustState, read_trust_state, trust_lock
+from shared.acceptance.trust_state import TrustState, read_trust_state, recorded_digest, trust_lock
 from shared.chain import Consultation
 from shared.errors import ConfigurationError, StoreError
-from shared.genesis import Genesis, difference, missing_genesis, read_genesis_file
+from shared.genesis import Genesis, difference, missing_genesis
 from shared.genesis.difference import describe
 from shared.settings import CommonSettings
 from shared.store.layout import StoreLayout
@@ -47,16 +48,28 @@ from shared.store.layout import StoreLayout
 
 @dataclass(frozen=True, slots=True)
 class StartOutcome:
-    """What was decided; `genesis` is what runs from now on, `candidate` the operator's file if there is one.
+    """What was decided; `file` is what runs from now on, `candidate` the operator's file if there is one.
 
-    `chain` is what the endpoints of R3MES_CHAIN_RPC said, None where they were not asked.
+    `is_staged`: what runs from now on lies in `next.json` too. `chain` is what the endpoints of R3MES_CHAIN_RPC said,
+    None where they were not asked.
     """
 
     layout: StoreLayout
     action: StartAction
-    genesis: Genesis
+    file: GenesisFile
     candidate: Candidate | None
+    is_staged: bool
     chain: Consultation | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Digest, in hex, of the genesis that runs from now on."""
+        return self.file.sha256
+
+    @property
+    def genesis(self) -> Genesis:
+        """The genesis that runs from now on; raises GenesisError where nobody had to parse it yet."""
+        return self.file.genesis
 
 
 def start_host_store(settings: CommonSettings, environ: Mapping[str, str] | None = None) -> StoreLayout:
@@ -72,7 +85,7 @@ def start_host_store(settings: CommonSettings, environ: Mapping[str, str] | None
     # Verifier and miner never judge addresses: they may not know the downloader's settings. Nor do they ask the chain
     # about what was accepted: as Docker's restarts, this goes on from it, and the downloader asks while it runs.
     outcome = start_store(found, values, judge_unchanged=False)
-    log = structlog.get_logger().bind(sha256=outcome.genesis.sha256, store=str(layout.root))
+    log = structlog.get_logger().bind(sha256=outcome.sha256, store=str(layout.root))
     match outcome.action:
         case StartAction.ACCEPT:
             log.info("genesis accepted", models=[pin.model_name for pin in outcome.genesis.models])
@@ -94,78 +107,105 @@ def start_store(settings: InitSettings, environ: Mapping[str, str], *, judge_unc
     asked about it. Raises ConfigurationError (GenesisError, StoreError), with nothing written.
     """
     layout, kind = StoreLayout(settings.store_root), settings.store_kind
-    candidate = _operators_file(settings)
-    checked: StartOutcome | None = None
-    if settings.chain_rpc or not os.path.exists(layout.trust_lock):  # noqa: PTH110 - False, not an error, where barred
-        # Without a lock nobody can be at work on this store yet: refuse before even the lock is made.
-        checked = _check(settings, environ, candidate, judge_unchanged=judge_unchanged)
-        make_trust(layout)
-    with trust_lock(layout):
-        outcome = _decided(settings, environ, candidate, judge_unchanged=judge_unchanged)
-        if checked is not None:
-            outcome = _as_checked(outcome, checked)
-        prepare_directories(layout, kind)
-        with translated(layout):
-            trust_state.sweep(layout)
-            _write(outcome)
-        mark_store(layout, kind)
+    with ExitStack() as refused:
+        start = _Start(settings, environ, _operators_file(settings, refused), refused)
+        checked: StartOutcome | None = None
+        if settings.chain_rpc or not os.path.exists(layout.trust_lock):  # noqa: PTH110 - False, not an error, where barred
+            # Without a lock nobody can be at work on this store yet: refuse before even the lock is made.
+            checked = _check(start, judge_unchanged=judge_unchanged)
+            make_trust(layout)
+        with trust_lock(layout):
+            outcome = _decided(start, judge_unchanged=judge_unchanged and checked is None)
+            if checked is not None:
+                outcome = _as_checked(outcome, checked)
+            prepare_directories(layout, kind)
+            with translated(layout):
+                trust_state.sweep(layout)
+                _write(outcome)
+            mark_store(layout, kind)
+        refused.pop_all()
     return outcome
 
 
 def check_start(settings: InitSettings, environ: Mapping[str, str], *, judge_unchanged: bool = True) -> StartOutcome:
     """Do the checks of a start alone; writes nothing. Raises as `start_store` does."""
-    return _check(settings, environ, _operators_file(settings), judge_unchanged=judge_unchanged)
+    with ExitStack() as refused:
+        start = _Start(settings, environ, _operators_file(settings, refused), refused)
+        outcome = _check(start, judge_unchanged=judge_unchanged)
+        refused.pop_all()
+    return outcome
 
 
-def _operators_file(settings: InitSettings) -> Candidate | None:
-    """Read and check it, once; the store's own kind comes first."""
-    check_store(StoreLayout(settings.store_root), settings.store_kind)
-    # In a container stack the project's folder is mounted: a file that is not there is a mistake.
-    return find_candidate(settings) if settings.store_kind == "host" else read_candidate(settings)
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What a start is about; `refused` closes, when it is refused, the files that were opened for it."""
+
+    settings: InitSettings
+    environ: Mapping[str, str]
+    candidate: Candidate | None
+    refused: ExitStack
 
 
-def _check(
-    settings: InitSettings, environ: Mapping[str, str], candidate: Candidate | None, *, judge_unchanged: bool
-) -> StartOutcome:
+def _operators_file(settings: InitSettings, refused: ExitStack) -> Candidate | None:
+    """Open and check it, once; the store's own kind comes first."""
     layout = StoreLayout(settings.store_root)
+    check_store(layout, settings.store_kind)
+    # In a container stack the project's folder is mounted: a file that is not there is a mistake.
+    find = find_candidate if settings.store_kind == "host" else read_candidate
+    candidate = find(settings, accepted=recorded_digest(layout))
+    if candidate is not None:
+        refused.callback(candidate.file.close)
+    return candidate
+
+
+def _check(start: _Start, *, judge_unchanged: bool) -> StartOutcome:
+    layout = StoreLayout(start.settings.store_root)
     # Under the lock where there is one, so that nobody is seen half-way between the two writes.
     with trust_lock(layout) if os.path.exists(layout.trust_lock) else nullcontext():  # noqa: PTH110 - as above
-        outcome = _decided(settings, environ, candidate, judge_unchanged=judge_unchanged)
+        outcome = _decided(start, judge_unchanged=judge_unchanged)
     if outcome.action.writes or judge_unchanged:
-        return replace(outcome, chain=ask_chain(settings, environ, outcome.genesis))
+        return replace(outcome, chain=ask_chain(start.settings, start.environ, outcome.genesis))
     return outcome
 
 
 def _as_checked(outcome: StartOutcome, checked: StartOutcome) -> StartOutcome:
     """Return the outcome with the chain's word, which has to be about the same genesis and the same deed."""
-    is_same = outcome.genesis.sha256 == checked.genesis.sha256
+    is_same = outcome.sha256 == checked.sha256
     if not is_same or (outcome.action.writes and not checked.action.writes):
         raise ConfigurationError("the genesis changed while it was being checked", next_step="start again")
-    return replace(outcome, chain=checked.chain)
+    return replace(outcome, file=checked.file, chain=checked.chain)  # this one may be parsed already
 
 
-def _decided(
-    settings: InitSettings, environ: Mapping[str, str], candidate: Candidate | None, *, judge_unchanged: bool
-) -> StartOutcome:
+def _decided(start: _Start, *, judge_unchanged: bool) -> StartOutcome:
+    settings, candidate = start.settings, start.candidate
     layout = StoreLayout(settings.store_root)
     check_store(layout, settings.store_kind)
     state = read_trust_state(layout)
+    if state.file is not None:
+        start.refused.callback(state.file.close)
     action = decide_start(candidate.sha256 if candidate else None, state.digests)
     match action:
         case StartAction.ACCEPT | StartAction.REPAIR if candidate is not None:
-            check_addresses(candidate, environ)
-            genesis = candidate.genesis
-        case StartAction.GO_ON | StartAction.GO_ON_STAGED:
-            # A file that an older version accepted and this one refuses raises GenesisError here.
-            genesis = state.genesis or read_genesis_file(layout.genesis)
+            check_addresses(candidate.genesis, candidate.path, start.environ)
+            file = candidate.file
+        case StartAction.GO_ON | StartAction.GO_ON_STAGED if state.file is not None:
+            file = state.file
             if candidate is None:
-                check_pinned_digest(settings, genesis.sha256, layout.genesis)
-                check_recorded(settings, state.signature, layout.genesis)
-            elif judge_unchanged:
-                check_addresses(candidate, environ)
+                check_pinned_digest(settings, file.sha256, layout.genesis)
+                check_recorded(settings, state.signature, file)
+            if judge_unchanged:
+                _judge_unchanged(file, candidate, start.environ)
         case _:
             _refuse(settings, layout, action, state, candidate)
-    return StartOutcome(layout, action, genesis, candidate)
+    return StartOutcome(layout, action, file, candidate, is_staged=state.digests.staged == file.sha256)
+
+
+def _judge_unchanged(accepted: GenesisFile, candidate: Candidate | None, environ: Mapping[str, str]) -> None:
+    """Parse what was accepted (an older version may have taken what this one refuses), and judge the addresses."""
+    genesis = accepted.genesis
+    if candidate is not None:
+        is_same = candidate.sha256 == accepted.sha256
+        check_addresses(genesis if is_same else candidate.genesis, candidate.path, environ)
 
 
 def _refuse(
@@ -198,10 +238,10 @@ def _refuse(
 def _write(outcome: StartOutcome) -> None:
     if outcome.candidate is not None:
         if outcome.action is StartAction.ACCEPT:
-            trust_state.write_accepted(outcome.layout, outcome.candidate.raw, outcome.candidate.signature)
+            trust_state.write_accepted(outcome.layout, outcome.candidate.file, outcome.candidate.signature)
         elif outcome.action is StartAction.REPAIR:
             trust_state.write_acceptance(outcome.layout, outcome.candidate.sha256, outcome.candidate.signature)
-    if read_trust_state(outcome.layout).digests.staged == outcome.genesis.sha256:
+    if outcome.is_staged:
         trust_state.remove_staged(outcome.layout)  # an accept was killed before its last step
 
 

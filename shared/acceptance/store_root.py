@@ -1,7 +1,7 @@
 """The store's own facts: which kind it is, and directories with the rights of the design's table (§2).
 
-`check_store` writes nothing and comes first; `prepare_directories` changes only what differs and touches no file;
-`mark_store` comes last, so that a store with `store.json` has been through a whole acceptance.
+`check_store` writes nothing and comes first; `prepare_directories` changes only what differs and touches no file but
+the lock; `mark_store` comes last, so that a store with `store.json` has been through a whole acceptance.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from typing import Literal
 
 from shared.errors import StoreError
 from shared.store.atomic import open_dir, read_hostile_json, set_rights
-from shared.store.layout import DIRECTORIES, STORE_FORMAT, DirectoryRights, StoreLayout
+from shared.store.layout import (
+    DIRECTORIES,
+    STORE_FORMAT,
+    TRUST_LOCK_MODE,
+    VERIFIER_UID,
+    DirectoryRights,
+    StoreLayout,
+)
 from shared.store.records import StoreDocument
 
 StoreKind = Literal["host", "container"]
@@ -54,11 +61,16 @@ def make_trust(layout: StoreLayout) -> None:
 
 
 def prepare_directories(layout: StoreLayout, kind: StoreKind) -> None:
-    """Make each directory of the table; set what differs: modes, and in a container store owners. Raises StoreError."""
+    """Make each directory of the table; set what differs: modes, and in a container store owners, also of the lock.
+
+    Under `trust/.lock`. Raises StoreError.
+    """
     with translated(layout), open_dir(layout.root) as root:
         made = [_prepare(root, rights, kind) for rights in DIRECTORIES]
         if any(made):
             os.fsync(root)
+        if kind == "container":
+            _keep_lock(layout)
 
 
 def mark_store(layout: StoreLayout, kind: StoreKind) -> None:
@@ -92,3 +104,12 @@ def _prepare(root: int, rights: DirectoryRights, kind: StoreKind) -> bool:
     with open_dir(rights.name, dir_fd=root) as directory:
         set_rights(directory, owner=(rights.uid, rights.gid) if kind == "container" else None, mode=rights.mode)
     return made
+
+
+def _keep_lock(layout: StoreLayout) -> None:
+    """Leave the lock to `init` and the verifier: any other service that can open it can make an acceptance wait."""
+    descriptor = os.open(layout.trust_lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        set_rights(descriptor, owner=(VERIFIER_UID, 0), mode=TRUST_LOCK_MODE)
+    finally:
+        os.close(descriptor)

@@ -9,7 +9,14 @@ forms), `fields` (the rule of each field, for all forms).
 """
 
 from shared.genesis.difference import ModelChange, difference
-from shared.genesis.files import missing_genesis, read_genesis_bytes, read_genesis_file
+from shared.genesis.files import (
+    missing_genesis,
+    open_genesis_descriptor,
+    read_genesis_file,
+    read_plain_bytes,
+    too_long_genesis,
+    unreadable_genesis,
+)
 from shared.genesis.parse import MAX_GENESIS_BYTES, MAX_PLAIN_BYTES, parse_genesis, parse_genesis_stream
 from shared.genesis.types import Genesis, LeftOut, ModelPin
 
@@ -22,8 +29,11 @@ __all__ = [
     "ModelPin",
     "difference",
     "missing_genesis",
+    "open_genesis_descriptor",
     "parse_genesis",
     "parse_genesis_stream",
-    "read_genesis_bytes",
     "read_genesis_file",
+    "read_plain_bytes",
+    "too_long_genesis",
+    "unreadable_genesis",
 ]

@@ -11,12 +11,13 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
 MAX_DOCUMENT_BYTES = 64 * 1024
+_SUFFIX = "[0-9a-f]" * 16  # of a temporary name, as a pattern
 HOSTILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -53,12 +54,25 @@ def replace_bytes(
 
     Raises OSError; FileExistsError, with the old file left as it is, where there is one and `overwrite` is False.
     """
+    replace_chunks(path, (content,), mode=mode, owner=owner, overwrite=overwrite)
+
+
+def replace_chunks(
+    path: Path,
+    chunks: Iterable[bytes],
+    *,
+    mode: int,
+    owner: tuple[int, int] | None = None,
+    overwrite: bool = True,
+) -> None:
+    """Do what `replace_bytes` does with content that comes in pieces; what `chunks` raises leaves the old file."""
     with open_dir(path.parent) as directory:
         temporary = f".{path.name}.{secrets.token_hex(8)}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
+                for chunk in chunks:
+                    file.write(chunk)
                 file.flush()
                 set_rights(descriptor, owner=owner, mode=mode)
                 os.fsync(descriptor)
@@ -131,7 +145,7 @@ def read_hostile_json(path: Path | str, *, dir_fd: int | None = None) -> dict[st
 
 def temporaries(directory: Path, name: str = "*.json") -> Iterator[Path]:
     """Yield what `replace_bytes` left behind when it was killed: `.name.<16 hex>` files of this directory."""
-    return directory.glob(f".{name}.????????????????")
+    return directory.glob(f".{name}.{_SUFFIX}")
 
 
 def sweep_temporaries(directory: Path, name: str = "*.json") -> None:

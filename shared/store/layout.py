@@ -18,6 +18,7 @@ INCOMING_FILE_MODE = 0o660
 REJECTED_FILE_MODE = 0o640
 PARTIAL_NOTE_MODE = 0o640
 TRUST_FILE_MODE = 0o644
+TRUST_LOCK_MODE = 0o400  # in a container store, where the verifier owns it
 
 
 def is_digest(text: object) -> bool:
@@ -79,7 +80,7 @@ class StoreLayout:
 
     @property
     def trust_lock(self) -> Path:
-        """Held (flock) by whoever accepts on a host."""
+        """Held (flock) by whoever accepts, and by whoever deletes what is not pinned."""
         return self.trust / ".lock"
 
     @property

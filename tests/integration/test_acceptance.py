@@ -6,23 +6,29 @@ import hashlib
 import json
 import multiprocessing
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from shared.acceptance import (
+    AcceptancePlan,
     StartAction,
     accept,
+    genesis_file,
     load_init_settings,
     plan_acceptance,
+    stage,
     start_host_store,
     trust_state,
 )
 from shared.errors import ConfigurationError, GenesisError, StoreError
+from shared.genesis import MAX_PLAIN_BYTES, Genesis, parse_genesis_stream
+from shared.genesis.json_stream import Source
 from shared.settings import CommonSettings, load_settings
 from shared.store.layout import DIRECTORIES
-from shared.store.trust import read_trust
-from tests.support.geneses import OTHER_DIGEST, entry, list_form, other_entry, plain_form
+from shared.store.trust import TrustWatch, read_trust
+from tests.support.geneses import OTHER_DIGEST, chain_entry, chain_form, entry, list_form, other_entry, plain_form
 from tests.support.genesis_host import Host, snapshot
 
 OLD = plain_form()
@@ -222,7 +228,7 @@ def test_a_removed_acceptance_is_not_replaced_silently(started: Host) -> None:
 
 
 def test_a_next_genesis_left_by_a_killed_accept_is_removed_by_the_next_start(started: Host) -> None:
-    trust_state.write_staged(started.layout, OLD)
+    trust_state.write_staged(started.layout, [OLD])
 
     started.start()
 
@@ -239,6 +245,70 @@ def test_an_acceptance_by_another_while_a_person_thinks_is_noticed(started: Host
     with pytest.raises(ConfigurationError, match="in between"):
         accept(plan)
     assert read_trust(started.layout).genesis.by_name("Other")
+
+
+def test_what_was_shown_is_written_though_the_file_was_replaced_since(started: Host) -> None:
+    started.file.write_bytes(NEW)
+    plan = plan_acceptance(*load_init_settings(started.environ, project=started.project))
+    later = started.file.with_name("later.json")
+    later.write_bytes(list_form(other_entry()))
+    later.replace(started.file)
+
+    accept(plan)
+
+    assert started.layout.genesis.read_bytes() == NEW
+    assert read_trust(started.layout).genesis.sha256 == plan.candidate.sha256
+
+
+@pytest.mark.parametrize("do", [accept, stage])
+def test_a_large_file_that_was_changed_in_place_after_it_was_shown_is_not_written(
+    started: Host, do: Callable[[AcceptancePlan], None]
+) -> None:
+    large = chain_form(chain_entry(entry(verification_sha256=OTHER_DIGEST)), bank={"blob": "QUJD" * MAX_PLAIN_BYTES})
+    started.file.write_bytes(large)
+    plan = plan_acceptance(*load_init_settings(started.environ, project=started.project))
+    started.file.write_bytes(large.replace(b"Tiny", b"Tony"))
+    before = snapshot(started.layout.trust)
+
+    with pytest.raises(ConfigurationError, match="no longer what was checked"):
+        do(plan)
+
+    assert snapshot(started.layout.trust) == before
+
+
+def test_what_is_accepted_already_is_not_parsed_again_by_a_service_that_starts(
+    started: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[str] = []
+
+    def parse(source: Source, *, file: str) -> Genesis:
+        parsed.append(file)
+        return parse_genesis_stream(source, file=file)
+
+    monkeypatch.setattr(genesis_file, "parse_genesis_stream", parse)
+    start_host_store(load_settings(CommonSettings, started.environ), started.environ)
+    assert parsed == []
+
+    started.start()
+    assert parsed == [str(started.layout.genesis)]
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["the same file", "no file"])
+def test_what_an_older_version_accepted_and_this_one_refuses_starts_nothing(started: Host, is_there: bool) -> None:
+    wrong = plain_form(verification_sha256="YOUR_SHA256")
+    started.layout.genesis.write_bytes(wrong)
+    accepted = json.loads(started.layout.accepted.read_bytes())
+    accepted["sha256"] = hashlib.sha256(wrong).hexdigest()
+    started.layout.accepted.write_text(json.dumps(accepted))
+    started.file.write_bytes(wrong)
+    if not is_there:
+        started.file.unlink()
+
+    assert isinstance(started.refused(), GenesisError)
+    # A service on a host hashes what is unchanged, and then reads what was accepted by itself.
+    layout = start_host_store(load_settings(CommonSettings, started.environ), started.environ)
+    with pytest.raises(GenesisError, match="verification_sha256"):
+        TrustWatch(layout)
 
 
 STORE_FILES = [

@@ -75,6 +75,45 @@ def test_init_accepts_once_and_check_says_what_it_would_do(shell: Shell) -> None
         assert "r3mes genesis accept" in changed.stderr
 
 
+def test_init_and_its_check_say_the_same_to_a_script(shell: Shell) -> None:
+    shell.genesis.write_bytes(GENESIS)
+    shell.genesis.with_name("genesis.json.minisig").write_bytes(signature())
+    key = {"R3MES_GENESIS_PUBKEY": public_key()}
+
+    spelled = [shell.run("init", *words, **key) for words in (["check", "--json"], ["--json", "check"])]
+    assert [done.returncode for done in spelled] == [0, 0]
+    checked, same = (json.loads(done.stdout) for done in spelled)
+    assert checked == same
+    assert (checked["action"], checked["done"]) == ("accept", False)
+    assert not shell.store.exists()
+
+    done = json.loads(shell.run("init", "--json", **key).stdout)
+    assert done == {**checked, "done": True}
+    assert done["genesis"]["sha256"] == hashlib.sha256(GENESIS).hexdigest()
+    assert done["genesis"]["models"][0]["model_name"] == "Tiny"
+    assert done["store"] == {"root": str(shell.store), "kind": "host"}
+    assert done["signature"].startswith("right, key 84DA20379E55B9BA")
+    assert (done["chain"], done["redis"]) == (None, None)
+
+    shell.genesis.write_bytes(list_form(other_entry()))
+    changed = shell.run("init", "--json")
+    assert (changed.returncode, changed.stdout) == (78, "")
+
+
+def test_nothing_is_staged_and_nobody_asked_where_that_cannot_be_right(shell: Shell) -> None:
+    shell.genesis.write_bytes(plain_form())
+    first = shell.run("genesis", "accept", "--stage")
+    assert first.returncode == 78
+    assert "no genesis is accepted" in first.stderr
+    assert not shell.store.exists()
+
+    shell.run("init")
+    again = shell.run("genesis", "accept", "--stage")
+    assert again.returncode == 78
+    assert "is accepted already" in again.stderr
+    assert (first.stdout, again.stdout) == ("", ""), "not even the difference is shown"
+
+
 def test_show_tells_the_accepted_and_the_staged_genesis(shell: Shell) -> None:
     shell.genesis.write_bytes(plain_form())
     nothing = shell.run("genesis", "show")
@@ -233,6 +272,32 @@ def test_an_add_that_would_not_be_right_leaves_the_file_as_it_is(
     assert named in done.stderr
     assert shell.genesis.read_bytes() == plain_form()
     assert [path.name for path in shell.genesis.parent.iterdir()] == ["genesis.json"]
+
+
+@pytest.mark.parametrize(("what", "options", "status", "named"), WRONG_ADDS, ids=[case[0] for case in WRONG_ADDS])
+def test_an_add_that_no_digest_can_make_right_is_refused_before_the_model_is_read(
+    shell: Shell, what: str, options: list[str], status: int, named: str
+) -> None:
+    shell.genesis.write_bytes(plain_form())
+
+    done = shell.run("genesis", "add", "m1.gguf", *options)
+
+    assert done.returncode == status, what
+    assert named in done.stderr
+    assert "cannot read" not in done.stderr, "the model, which is not there, was looked for"
+
+
+def test_add_takes_a_genesis_in_the_home_and_names_a_home_that_nobody_has(shell: Shell, tmp_path: Path) -> None:
+    (shell.project / "m1.gguf").write_bytes(b"GGUF")
+    options = ["genesis", "add", "m1.gguf", "--name", "One", "--url", URL]
+
+    assert shell.run(*options, HOME=str(tmp_path), R3MES_GENESIS="~/own.json").returncode == 0
+    assert parse_genesis((tmp_path / "own.json").read_bytes(), file="own").models[0].model_name == "One"
+
+    unknown = shell.run(*options, R3MES_GENESIS="~nobody-of-that-name/own.json")
+    assert unknown.returncode == 78
+    assert "R3MES_GENESIS" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
 
 
 def test_add_warns_of_a_file_that_is_no_gguf_and_of_an_address_that_acceptance_refuses(shell: Shell) -> None:

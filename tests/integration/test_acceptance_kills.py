@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -104,3 +105,31 @@ def test_an_acceptance_killed_anywhere_leaves_the_old_the_new_or_nothing_trusted
         assert not host.left_behind()
 
     assert seen == {digest(OLD), digest(NEW), "nothing"}
+
+
+@pytest.mark.slow
+def test_a_staging_killed_anywhere_changes_nothing_that_is_accepted(tmp_path: Path) -> None:
+    host = Host(tmp_path / "host")
+    seen = set()
+
+    def prepare() -> None:
+        """Accept OLD again, with THIRD staged, and put NEW in the operator's place."""
+        host.file.write_bytes(OLD)
+        host.accept()
+        host.file.write_bytes(THIRD)
+        host.accept(staged=True)
+        host.file.write_bytes(NEW)
+
+    def stage_it_and_one_step_more() -> None:
+        host.accept(staged=True)
+        os.close(os.open(os.devnull, os.O_RDONLY))
+
+    for _ in killed_at_each_step(stage_it_and_one_step_more, prepare):
+        trust = read_trust(host.layout)
+        assert trust.genesis.sha256 == digest(OLD)
+        assert trust.staged is not None
+        seen.add(trust.staged.sha256)
+        host.accept(staged=True)
+        assert not host.left_behind()
+
+    assert seen == {digest(THIRD), digest(NEW)}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 
 # What Python tells an audit hook just before it changes or opens something.
-STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.chmod", "os.chown", "fcntl.flock"}
+STEPS = {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.chmod", "os.chown", "fcntl.flock"}
 
 
 def killed_at_each_step(action: Callable[[], object], prepare: Callable[[], None]) -> Iterator[int]:

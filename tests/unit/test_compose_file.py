@@ -15,6 +15,7 @@ from launcher.credentials import ACL_FILE, OWNERS, URL_FILE
 from launcher.init_command import CREDENTIALS
 from shared.redis_rights import HEALTH
 from shared.settings import KNOWN_NAMES
+from shared.store.layout import DOWNLOADER_UID, MINER_UID, REDIS_UID, STORE_GID, VERIFIER_UID
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STACK = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
@@ -88,6 +89,108 @@ def test_a_folder_to_import_from_is_the_downloader_s_alone_and_read_only() -> No
     assert mount["read_only"] is True
     assert mount["bind"] == {"create_host_path": False}
     assert not mount["target"].startswith("/models")
+
+
+# (uid, gid), parts of the store and whether they are writable, networks: the table of docs/pinning.md.
+TABLE: dict[str, tuple[tuple[int, int], dict[str, bool], set[str]]] = {
+    "downloader": (
+        (DOWNLOADER_UID, STORE_GID),
+        {"trust": False, "incoming": True, "verified": False, "rejected": False},
+        {"default", "control", "inference"},
+    ),
+    "verifier": (
+        (VERIFIER_UID, STORE_GID),
+        {"trust": False, "incoming": True, "verified": True, "rejected": True},
+        {"control"},
+    ),
+    "miner": ((MINER_UID, MINER_UID), {"trust": False, "verified": False}, {"inference"}),
+    "redis": ((REDIS_UID, REDIS_UID), {}, {"control"}),
+    "gateway": ((-1, -1), {}, {"default", "inference"}),  # whoever its image says
+}
+# What would undo the table: other users and groups, namespaces of the host's, devices, what root's abilities bring.
+BEYOND = {
+    "privileged", "cap_add", "group_add", "devices", "device_cgroup_rules", "pid", "ipc", "userns_mode", "network_mode",
+    "cgroup", "volumes_from", "extra_hosts", "links", "external_links", "tmpfs", "secrets", "env_file",
+}  # fmt: skip
+
+
+def user_of(service: str) -> tuple[int, int]:
+    """Who a container is: as the stack says, else as its image does."""
+    said = SERVICES[service].get("user")
+    if said is None:
+        dockerfile = (REPOSITORY / SERVICES[service]["build"]["dockerfile"]).read_text()
+        (said,) = re.findall(r"(?m)^USER (\d+:\d+)$", dockerfile)[-1:]
+    uid, gid = said.split(":")
+    return int(uid), int(gid)
+
+
+def test_the_table_is_of_all_services_but_init() -> None:
+    assert set(TABLE) == set(SERVICES) - {"init"}
+
+
+@pytest.mark.parametrize("service", TABLE)
+def test_a_service_mounts_its_own_parts_of_the_store_as_its_own_user(service: str) -> None:
+    user, parts, _networks = TABLE[service]
+    mounts = [mount for mount in SERVICES[service].get("volumes", ()) if mount["source"] == "models"]
+    found = {mount["volume"]["subpath"]: not mount.get("read_only", False) for mount in mounts}
+    assert found == parts
+    assert [mount["target"] for mount in mounts] == [f"/models/{part}" for part in found]
+    assert service == "gateway" or user_of(service) == user
+
+
+def test_only_init_sees_the_project_s_folder_and_that_read_only() -> None:
+    bound = {
+        (name, mount["source"], mount["target"], mount.get("read_only", False))
+        for name, service in SERVICES.items()
+        for mount in service.get("volumes", ())
+        if mount["type"] != "volume"
+    }
+    assert bound == {("init", ".", "/project", True)}
+
+
+def test_only_init_mounts_a_volume_whole_but_for_redis_its_own_data() -> None:
+    whole = {
+        (name, mount["source"])
+        for name, service in SERVICES.items()
+        for mount in service.get("volumes", ())
+        if mount["type"] == "volume" and "subpath" not in mount["volume"]
+    }
+    init = {("init", volume) for volume in STACK["volumes"]}
+    assert whole == init | {("redis", "redis-data")}
+
+
+def test_init_has_three_of_root_s_abilities_and_no_way_to_more() -> None:
+    assert SERVICES["init"]["cap_add"] == ["CHOWN", "FOWNER", "DAC_OVERRIDE"]
+    assert SERVICES["init"]["security_opt"] == ["no-new-privileges:true"]
+    assert not (BEYOND - {"cap_add", "group_add"}) & set(SERVICES["init"])
+
+
+def test_init_ends_before_any_service_begins_and_is_not_started_again() -> None:
+    assert "restart" not in SERVICES["init"]
+    for name in TABLE:
+        assert SERVICES[name]["depends_on"]["init"] == {"condition": "service_completed_successfully"}, name
+
+
+@pytest.mark.parametrize("service", TABLE)
+def test_a_service_stands_in_its_own_networks_alone(service: str) -> None:
+    assert set(SERVICES[service]["networks"]) == TABLE[service][2]
+
+
+def test_of_the_networks_only_the_default_one_leads_out() -> None:
+    assert {name for name, network in STACK["networks"].items() if not (network or {}).get("internal")} == {"default"}
+    out = {name for name, service in SERVICES.items() if "default" in service["networks"]}
+    assert out == {"init", "downloader", "gateway"}
+
+
+def test_the_miner_has_no_way_to_redis_and_no_address_of_it() -> None:
+    assert not set(SERVICES["miner"]["networks"]) & set(SERVICES["redis"]["networks"])
+    assert not [name for name in SERVICES["miner"]["environment"] if "REDIS" in name]
+
+
+@pytest.mark.parametrize("service", TABLE)
+def test_nothing_gives_a_service_more_than_the_table_does(service: str) -> None:
+    assert not BEYOND & set(SERVICES[service])
+    assert SERVICES[service]["security_opt"] == ["no-new-privileges:true"]
 
 
 @pytest.mark.parametrize("service", ["downloader", "verifier"])

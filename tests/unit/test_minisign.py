@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,11 @@ KEY = parse_public_key(public_key())
 
 
 def check(content: bytes, message: bytes = GENESIS) -> None:
-    verify(KEY, parse_signature(content), message)
+    verify(KEY, parse_signature(content), [message])
+
+
+def pieces(message: bytes) -> Iterator[bytes]:
+    return (message[start : start + 1_000_000] for start in range(0, len(message), 1_000_000))
 
 
 @pytest.mark.parametrize("name", ["prehashed", "legacy"])
@@ -143,8 +148,8 @@ def test_what_minisign_signs_here_and_now_verifies(tmp_path: Path, options: list
     key = parse_public_key(public.read_text().splitlines()[1])
     made = parse_signature((tmp_path / "genesis.json.minisig").read_bytes())
 
-    verify(key, made, message.read_bytes())
+    verify(key, made, pieces(message.read_bytes()))
 
     assert made.is_prehashed is not bool(options)
     with pytest.raises(SignatureRefusedError):
-        verify(key, made, message.read_bytes() + b"x")
+        verify(key, made, pieces(message.read_bytes() + b"x"))

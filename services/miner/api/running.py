@@ -48,10 +48,15 @@ class Running:
         return self._generation.request_id
 
     @property
-    def usage(self) -> dict[str, int]:
+    def usage(self) -> dict[str, object]:
         """OpenAI's usage numbers so far."""
         prompt, generated = self._generation.prompt_tokens, self._generation.generated_tokens
-        return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": generated,
+            "total_tokens": prompt + generated,
+            "prompt_tokens_details": {"cached_tokens": self._generation.reused_tokens},
+        }
 
     async def outputs(self) -> AsyncIterator[Output]:
         """Yield what the engine gives; raises ApiError when it cannot finish."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Row
 from typing import Protocol
 
+from services.miner.engine.cache_moves import Move
 from services.miner.engine.messages import Sampling
 from services.miner.engine.scheduler import Slice
 
@@ -41,8 +42,8 @@ class Backend(Protocol):
         """Compute all slices together, in order; raises NoRoomError, AbortedError, or EngineError (broken)."""
         ...
 
-    def drop(self, slot: int) -> None:
-        """Forget everything that the cache holds for a slot."""
+    def move(self, moves: Row[Move]) -> None:
+        """Do these copies and cuts to the cache, in order."""
         ...
 
     def sampler(self, sampling: Sampling) -> Sampler:

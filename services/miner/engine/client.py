@@ -83,6 +83,10 @@ class Observer(Protocol):
         """Take a token and the time since the request (the first) or since the token before."""
         ...
 
+    def reused(self, tokens: int) -> None:
+        """Take how many tokens of a prompt were in the cache already."""
+        ...
+
 
 class EngineClient:
     """A loaded engine. `gone` is set once its process ended, whoever ended it; `crash` says how, if nobody did."""
@@ -230,6 +234,9 @@ class EngineClient:
             self._observer.token(now - generation.last_token_at, first=generation.generated_tokens == 0)
             generation.last_token_at = now
             generation.generated_tokens += output.tokens
+        if output.reused:
+            generation.reused_tokens = output.reused
+            self._observer.reused(output.reused)
         generation.put(output)
         if output.finish is not None:
             if output.finish is not FinishReason.ERROR:

@@ -6,7 +6,7 @@ preempts the newest sequence, which is computed again later.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.miner.engine.backend import AbortedError, Backend, NoRoomError, Sampler
 from services.miner.engine.detokeniser import TextStream
@@ -30,20 +30,20 @@ class Engine:
     def __init__(self, backend: Backend, limits: Limits, recorder: Recorder | None = None) -> None:
         self._recorder = recorder or NoRecorder()
         self._backend = backend
-        self._scheduler = Scheduler(limits)
+        self.scheduler = Scheduler(limits)
         self._requests: dict[str, _Request] = {}
         self._refused: list[Output] = []
 
     @property
     def idle(self) -> bool:
         """No step is needed."""
-        return self._scheduler.idle and not self._refused
+        return self.scheduler.idle and not self._refused
 
     def submit(self, message: Submit) -> None:
         """Queue a request; one that can never fit ends with an error in the next step."""
         sequence = Sequence(message.request_id, list(message.prompt), len(message.prompt) + message.max_tokens)
         try:
-            self._scheduler.add(sequence)
+            self.scheduler.add(sequence)
         except ValueError as error:
             self._refused.append(Output(message.request_id, "", 0, FinishReason.ERROR, str(error)))
             return
@@ -58,15 +58,14 @@ class Engine:
     def step(self) -> Step:
         """Compute one step for all requests; raises EngineError when the model is broken."""
         refused, self._refused = self._refused, []
-        plan = self._scheduler.schedule()
-        for slot in plan.dropped:
-            self._backend.drop(slot)
+        plan = self.scheduler.schedule()
+        self._backend.move(plan.moves)
         outputs = [*refused, *self._execute(plan)]
         return Step(tuple(outputs), self.occupancy(), tuple(sequence.request_id for sequence in plan.started))
 
     def occupancy(self) -> Occupancy:
         """Return how full the engine is now."""
-        scheduler = self._scheduler
+        scheduler = self.scheduler
         return Occupancy(
             running=len(scheduler.running),
             waiting=len(scheduler.waiting),
@@ -85,20 +84,20 @@ class Engine:
             return []  # as if it had not been planned; the cancels come before the next step
         except NoRoomError:
             return self._make_room()
-        self._scheduler.executed(plan)
+        self.scheduler.executed(plan)
         outputs, row = [], -1
         for part in plan.slices:
             row += part.count
             if part.samples:
-                outputs.append(self._advance(self._requests[part.sequence.request_id], row))
+                is_first = part.sequence.generated == 0
+                output = self._advance(self._requests[part.sequence.request_id], row)
+                outputs.append(replace(output, reused=part.sequence.reused) if is_first else output)
         return outputs
 
     def _make_room(self) -> list[Output]:
-        slot = self._scheduler.overflowed()
-        if slot is not None:
-            self._backend.drop(slot)
+        if self.scheduler.overflowed():
             return []
-        alone = self._requests[self._scheduler.running[0].request_id]
+        alone = self._requests[self.scheduler.running[0].request_id]
         return [self._end(alone, "", FinishReason.ERROR, tokens=0, error="the cache has no room for this request")]
 
     def _advance(self, request: _Request, row: int) -> Output:
@@ -120,7 +119,5 @@ class Engine:
 
     def _forget(self, request: _Request) -> None:
         del self._requests[request.sequence.request_id]
-        slot = self._scheduler.remove(request.sequence)
-        if slot is not None:
-            self._backend.drop(slot)
+        self.scheduler.remove(request.sequence)
         request.sampler.close()

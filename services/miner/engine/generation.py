@@ -30,6 +30,7 @@ class Generation:
         self.submit = submit
         self.submitted_at = time.monotonic()
         self.generated_tokens = 0
+        self.reused_tokens = 0  # of the prompt, from the cache
         self.left_queue = False
         self.shown = False  # an output was handed over
         self.last_token_at = self.submitted_at

@@ -16,6 +16,7 @@ from llama_cpp import llama_cpp
 from services.miner.engine.abort import look_at
 from services.miner.engine.backend import AbortedError, NoRoomError
 from services.miner.engine.batch import Batch
+from services.miner.engine.cache_moves import Copy, Cut, Move
 from services.miner.engine.messages import Load, Loaded, Sampling
 from services.miner.engine.sampling import SamplerChain
 from services.miner.engine.scheduler import Slice
@@ -26,6 +27,8 @@ llama: Any = llama_cpp
 
 NO_ROOM = 1  # llama_decode: no cells for this batch, the cache is as it was
 ABORTED = 2  # llama_decode: the flag was set; with n_batch == n_ubatch the cache is as it was
+MAX_SLOTS = 256  # llama.cpp makes no context for more
+MIN_SLOTS, SLOTS_A_SEQUENCE = 32, 4
 PIECE_BYTES = 256  # longer than any token of a known vocabulary; a longer one is asked for again
 
 
@@ -41,7 +44,11 @@ class LlamaBackend:
             raise EngineError(f"llama.cpp refuses the file: {last_errors() or 'no reason given'}")
         if llama.llama_model_has_encoder(self._model) or not llama.llama_model_has_decoder(self._model):
             raise EngineError("only decoder models are served; this one has an encoder")
-        self._context = llama.llama_init_from_model(self._model, _context_parameters(load))
+        self.sharing = (
+            self._memory_kind() == "attention"
+        )  # other memories cannot drop a suffix, or forget cells that a prefix needs
+        self.slots = slot_count(load.sequences) if self.sharing else load.sequences
+        self._context = llama.llama_init_from_model(self._model, _context_parameters(load, self.slots))
         if not self._context:
             raise EngineError(f"llama.cpp makes no context for this model: {last_errors() or 'no reason given'}")
         self._vocabulary = llama.llama_model_get_vocab(self._model)
@@ -86,9 +93,19 @@ class LlamaBackend:
         look_at(self._context, flag)
         expect_errors_while(flag)
 
-    def drop(self, slot: int) -> None:
-        """Forget a slot; cells that no other sequence holds are free at once."""
-        llama.llama_memory_seq_rm(self._memory, slot, -1, -1)
+    def move(self, moves: Row[Move]) -> None:
+        """Copy and cut; cells that no slot holds any more are free at once. Raises EngineError when one is refused."""
+        for move in moves:
+            match move:
+                case Copy(source, target, start, end):
+                    llama.llama_memory_seq_cp(self._memory, source, target, start, end)
+                case Cut(slot, start):
+                    if not llama.llama_memory_seq_rm(self._memory, slot, start, -1):
+                        raise EngineError(f"llama.cpp cannot drop the cells of slot {slot} from position {start}")
+
+    def clear(self) -> None:
+        """Forget all slots."""
+        llama.llama_memory_clear(self._memory, False)
 
     def sampler(self, sampling: Sampling) -> SamplerChain:
         """Make the sampler chain of one request."""
@@ -130,13 +147,18 @@ class LlamaBackend:
         return "sliding-window" if llama.llama_model_n_swa(self._model) > 0 else "attention"
 
 
-def _context_parameters(load: Load) -> ctypes.Structure:
+def slot_count(sequences: int) -> int:
+    """Return how many slots there are for sequences that run and prefixes that are kept."""
+    return min(MAX_SLOTS, max(MIN_SLOTS, SLOTS_A_SEQUENCE * sequences))
+
+
+def _context_parameters(load: Load, slots: int) -> ctypes.Structure:
     parameters: ctypes.Structure = llama.llama_context_default_params()
     parameters.n_ctx = load.cells
     parameters.n_batch = load.batch_tokens
     parameters.n_ubatch = load.batch_tokens
-    parameters.n_seq_max = load.sequences
-    parameters.n_outputs_max = load.sequences  # a step samples once a sequence; the logits buffer is that many rows
+    parameters.n_seq_max = slots
+    parameters.n_outputs_max = slots  # llama.cpp aborts with fewer; the logits buffer is that many rows
     parameters.n_threads = parameters.n_threads_batch = load.threads
     parameters.flash_attn_type = load.flash_attention
     parameters.type_k, parameters.type_v = load.type_k, load.type_v

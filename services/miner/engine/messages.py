@@ -107,13 +107,17 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What one step added to one request: showable text, sampled tokens, and how it ended if it did."""
+    """What one step added to one request: showable text, sampled tokens, and how it ended if it did.
+
+    `reused` comes with the first token: how many tokens of the prompt were in the cache already.
+    """
 
     request_id: str
     text: str
     tokens: int
     finish: FinishReason | None = None
     error: str = ""
+    reused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,25 @@
 """What runs next. Pure: no model, no clock, no I/O.
 
 Invariants, whatever is added, removed or preempted at whatever step:
-- the tokens of all running sequences together never exceed the cells of the cache;
+- the tokens of all running sequences together, each shared one counted once, never exceed the cells of the cache;
 - a step decodes one token of every sequence that is past its prompt, before any prompt gets a share;
 - prompts take turns of at most `quantum` tokens, beginning after the one that was served last, so none stalls another;
 - the oldest running sequence is never preempted, so every sequence ends.
 
-One step: `schedule()` → the caller drops `plan.dropped` from the cache and decodes `plan.slices` → `executed(plan)` →
-the caller appends sampled tokens and `remove()`s what ended. Where the cache has no room after all: `overflowed()`.
+One step: `schedule()` → the caller does `plan.moves` to the cache and decodes `plan.slices` → `executed(plan)` → the
+caller appends sampled tokens and `remove()`s what ended. Where the cache has no room after all: `overflowed()`. Which
+cells are shared and kept is the business of `prefix_cache`.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 
+from services.miner.engine.cache_moves import Move
+from services.miner.engine.prefix_cache import PrefixCache
 from services.miner.engine.sequence import Sequence
 
 LOOK_AHEAD = 8  # waiting sequences that may be tried when the first does not fit
@@ -25,13 +29,20 @@ HEADROOM = 32  # cells kept for what an admitted sequence generates soon, so tha
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`sequences` running at once, `cells` of the cache, `batch_tokens` a step, `prefill_tokens` beside decoding."""
+    """`sequences` running at once, `cells` of the cache, `batch_tokens` a step, `prefill_tokens` beside decoding.
+
+    `slots` (0: as many as sequences) are those that run and those that keep a prefix, for `horizon` computed tokens;
+    without `sharing` every sequence computes all of its tokens.
+    """
 
     sequences: int
     cells: int
     batch_tokens: int = 512
     prefill_tokens: int = 256
     quantum: int = 128
+    slots: int = 0
+    horizon: int = 2_048
+    sharing: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.sequences <= self.batch_tokens or self.cells < 1 or min(self.prefill_tokens, self.quantum) < 1:
@@ -66,11 +77,11 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One step: slots to drop first, sequences that left the queue, slices to decode together."""
+    """One step: what to do to the cache first, sequences that left the queue, slices to decode together."""
 
     slices: tuple[Slice, ...]
     started: tuple[Sequence, ...] = ()
-    dropped: tuple[int, ...] = ()
+    moves: tuple[Move, ...] = ()
 
 
 class Scheduler:
@@ -81,15 +92,17 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # oldest admission first
         self.preemptions = 0
-        self._free_slots = list(range(limits.sequences - 1, -1, -1))
+        slots = max(limits.slots, limits.sequences)
+        self.cache = PrefixCache(cells=limits.cells, slots=slots, horizon=limits.horizon, sharing=limits.sharing)
         self._admissions = 0
         self._ceiling = limits.cells  # lower after an overflow, until a sequence ends
         self._last_served = 0  # `order` of the prompt that had the last turn
 
     @property
     def cells_used(self) -> int:
-        """Cells that the running sequences need, their pending tokens included."""
-        return sum(len(sequence.tokens) for sequence in self.running)
+        """Cells that the running sequences need, their pending tokens included; a shared one counts once."""
+        sampled = sum(len(each.tokens) - each.leaf.end for each in self.running if each.leaf is not None)
+        return self.cache.pledged + sampled
 
     @property
     def idle(self) -> bool:
@@ -102,61 +115,68 @@ class Scheduler:
             raise ValueError(f"a sequence needs 1 to {self.limits.cells} cells, found {sequence.limit}")
         self.waiting.append(sequence)
 
-    def remove(self, sequence: Sequence) -> int | None:
-        """Forget a sequence that ended or was cancelled; return the slot that the caller must drop, if it had one."""
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence that ended or was cancelled; what it computed is kept while there is room."""
         self._ceiling = self.limits.cells
         if sequence.slot is None:
             self.waiting.remove(sequence)
-            return None
+            return
         self.running.remove(sequence)
-        return self._free(sequence)
+        self.cache.leave(sequence)
 
-    def overflowed(self) -> int | None:
-        """Take note that the cache had no room for the last plan; return the slot that was given up for the others.
+    def overflowed(self) -> bool:
+        """Take note that the cache had no room for the last plan, and give something up: what is kept, else the newest.
 
-        None when one sequence runs alone: it can never go on. Until one ends, the others together hold less than now,
+        False when one sequence runs alone: it can never go on. Until one ends, the others together hold less than now,
         so that they do not push each other out in turns.
         """
+        if self.cache.evict_all():
+            return True
         self._ceiling = max(self.cells_used - 1, 1)
-        return self.preempt_newest()
+        preempted = self.preempt_newest()
+        self.cache.evict_all()
+        return preempted
 
-    def preempt_newest(self) -> int | None:
-        """Put the newest running sequence back to the front of the queue; return its slot, None if it runs alone."""
+    def preempt_newest(self) -> bool:
+        """Put the newest running sequence back to the front of the queue; False if it runs alone."""
         if len(self.running) < 2:  # noqa: PLR2004  (alone: there is nobody to make room for)
-            return None
+            return False
         sequence = self.running.pop()
-        slot = self._free(sequence)
-        sequence.computed = 0
+        self.cache.leave(sequence)
         self.waiting.appendleft(sequence)
         self.preemptions += 1
-        return slot
+        return True
 
     def schedule(self) -> Plan:
         """Decide the next step. Admits nobody in a step that had to preempt."""
-        dropped = []
-        while self.cells_used > self._ceiling and (slot := self.preempt_newest()) is not None:
-            dropped.append(slot)
-        started = () if dropped else self._admit()
+        preempted = False
+        while self.cells_used > self._ceiling and self.preempt_newest():
+            preempted = True
+        started = () if preempted else self._admit()
+        able = {each: self.cache.ready(each) for each in self.running if each.pending > 1}
         decoding = [Slice(sequence, sequence.computed, 1) for sequence in self.running if sequence.pending == 1]
         budget = self.limits.batch_tokens - len(decoding)
         if decoding:
             budget = min(budget, self.limits.prefill_tokens)
-        return Plan((*decoding, *self._prompt_slices(budget)), started, tuple(dropped))
+        slices = (*decoding, *self._prompt_slices(able, budget))
+        self.cache.expire()
+        self.cache.make_room(sum(part.count for part in slices))
+        return Plan(slices, started, self.cache.take_moves())
 
     def executed(self, plan: Plan) -> None:
         """Note that the cache now holds what `plan` computed."""
         for part in plan.slices:
             if part.sequence.pending > 1:
                 self._last_served = part.sequence.order
-            part.sequence.computed += part.count
+            self.cache.note_computed(part.sequence, part.count)
 
     def _admit(self) -> tuple[Sequence, ...]:
         started: list[Sequence] = []
-        while self._free_slots and (sequence := self._next_that_fits()) is not None:
+        while len(self.running) < self.limits.sequences and (sequence := self._next_that_fits()) is not None:
             self.waiting.remove(sequence)
             self._admissions += 1
             sequence.order = self._admissions
-            sequence.slot = self._free_slots.pop()
+            self.cache.enter(sequence)
             self.running.append(sequence)
             started.append(sequence)
         return tuple(started)
@@ -164,8 +184,8 @@ class Scheduler:
     def _next_that_fits(self) -> Sequence | None:
         room = (self._ceiling if self.running else self.limits.cells) - self.cells_used
         for candidate in islice(self.waiting, LOOK_AHEAD):
-            wanted = min(len(candidate.tokens) + HEADROOM, candidate.limit)
-            if wanted <= room:
+            headroom = min(HEADROOM, candidate.limit - len(candidate.tokens))
+            if self.cache.needs(candidate) + headroom <= room:
                 self._count_bypasses(candidate)
                 return candidate
             if candidate.bypassed >= MAX_BYPASSES:
@@ -178,25 +198,18 @@ class Scheduler:
                 return
             sequence.bypassed += 1
 
-    def _prompt_slices(self, budget: int) -> list[Slice]:
-        prompts = [sequence for sequence in self.running if sequence.pending > 1]
+    def _prompt_slices(self, able: Mapping[Sequence, int], budget: int) -> list[Slice]:
+        """Divide `budget` tokens among the prompts in turns; `able`: what each may compute now."""
+        prompts = [sequence for sequence in able if sequence.pending > 1 and able[sequence]]
         later = [sequence for sequence in prompts if sequence.order > self._last_served]
         turns = deque(later + prompts[: len(prompts) - len(later)])
         shares: dict[Sequence, int] = {}
         while turns and budget > 0:
             sequence = turns.popleft()
             share = shares.get(sequence, 0)
-            take = min(self.limits.quantum, sequence.pending - share, budget)
+            take = min(self.limits.quantum, able[sequence] - share, budget)
             shares[sequence] = share + take
             budget -= take
-            if share + take < sequence.pending:
+            if share + take < able[sequence]:
                 turns.append(sequence)
         return [Slice(sequence, sequence.computed, share) for sequence, share in shares.items()]
-
-    def _free(self, sequence: Sequence) -> int:
-        slot = sequence.slot
-        if slot is None:
-            raise ValueError(f"{sequence.request_id} holds no slot")
-        sequence.slot = None
-        self._free_slots.append(slot)
-        return slot

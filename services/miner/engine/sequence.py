@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from services.miner.engine.prefix_tree import Node
+
 
 @dataclass(slots=True, eq=False)
 class Sequence:
     """A prompt and what was generated after it.
 
     `tokens` is the prompt followed by the generated tokens; the first `computed` of them are in the cache under `slot`.
-    The last token of a running sequence is always still to be computed: its logits give the next one. A preempted
-    sequence goes back to `computed` 0 without a slot, and loses nothing else.
+    The last token of a running sequence is always still to be computed: its logits give the next one. `leaf` is where
+    its path through the prefix tree ends. A preempted sequence goes back to `computed` 0 without a slot, and loses
+    nothing else. `reused` counts prompt tokens that others had computed.
     """
 
     request_id: str
@@ -19,7 +22,9 @@ class Sequence:
     limit: int
     prompt_length: int = field(init=False)
     slot: int | None = None
+    leaf: Node | None = None
     computed: int = 0
+    reused: int = 0
     bypassed: int = 0
     order: int = 0
 
@@ -28,7 +33,7 @@ class Sequence:
 
     @property
     def pending(self) -> int:
-        """Tokens that the cache does not hold yet: 1 while decoding, more during prefill."""
+        """Tokens that its slot does not hold yet: 1 while decoding, more during prefill."""
         return len(self.tokens) - self.computed
 
     @property

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from shared.chain import Endpoint, consult
 from tests.support.certificates import certificate
 from tests.support.chain_nodes import Node, chain_genesis
 from tests.support.geneses import DIGEST
+from tests.support.tunnel import tunnel
 
 
 @contextmanager
@@ -51,48 +50,3 @@ def test_behind_a_proxy_tls_goes_through_a_tunnel(tmp_path: Path, monkeypatch: p
     assert said.registry.digests == {DIGEST}
     assert set(asked) <= {f"CONNECT {endpoint.name} HTTP/1.{minor}" for endpoint in endpoints for minor in (0, 1)}
     assert len(asked) >= 2
-
-
-@contextmanager
-def tunnel() -> Iterator[tuple[str, list[str]]]:
-    """Run a proxy that knows CONNECT and nothing else; yields its URL and the request lines that it saw."""
-    asked: list[str] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=_serve, args=(server, asked), daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
-        server.shutdown(socket.SHUT_RDWR)
-
-
-def _serve(server: socket.socket, asked: list[str]) -> None:
-    while True:
-        try:
-            client, _ = server.accept()
-        except OSError:
-            return
-        threading.Thread(target=_tunnel, args=(client, asked), daemon=True).start()
-
-
-def _tunnel(client: socket.socket, asked: list[str]) -> None:
-    with client, client.makefile("rb") as reader:
-        request = reader.readline().decode().strip()
-        if not request:  # whoever asks may leave once two have answered
-            return
-        asked.append(request)
-        while reader.readline().strip():
-            pass
-        host, _, port = request.split()[1].rpartition(":")
-        with socket.create_connection((host, int(port))) as upstream:
-            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=_copy, args=(upstream, client), daemon=True)
-            back.start()
-            _copy(client, upstream)
-            back.join()
-
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while data := source.recv(65536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass

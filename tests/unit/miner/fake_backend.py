@@ -1,14 +1,21 @@
-"""A model that computes nothing and checks every batch: no cell twice, positions contiguous, slots clean."""
+"""A model that computes nothing and checks every batch: no cell twice, positions contiguous, moves that make sense."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Row
+from dataclasses import dataclass
 
 from services.miner.engine.backend import NoRoomError
+from services.miner.engine.cache_moves import Copy, Cut, Move
 from services.miner.engine.messages import Sampling
 from services.miner.engine.scheduler import Slice
 
 END = 0
+
+
+@dataclass(eq=False)
+class Cell:
+    token: int
 
 
 class FakeSampler:
@@ -25,11 +32,14 @@ class FakeSampler:
 
 
 class FakeBackend:
-    """`rows` are the token histories of the last batch; `cells` may be fewer than the scheduler was told."""
+    """Keeps cells as llama.cpp does: each knows its token, its position and the slots that hold it.
+
+    `rows` are the token histories of the last batch; `cells` may be fewer than the scheduler was told.
+    """
 
     def __init__(self, cells: int) -> None:
         self._cells = cells
-        self.held: dict[int, list[int]] = {}
+        self.held: dict[int, list[Cell]] = {}
         self.rows: dict[int, tuple[int, ...]] = {}
         self.batches: list[list[tuple[str, int]]] = []
         self.samplers = 0
@@ -38,24 +48,38 @@ class FakeBackend:
     def cells(self) -> int:
         return self._cells
 
+    @property
+    def cells_held(self) -> int:
+        return len({id(cell) for cells in self.held.values() for cell in cells})
+
     def decode(self, slices: Row[Slice]) -> None:
         assert len({part.slot for part in slices}) == len(slices), "a slot stands twice in one batch"
-        if sum(map(len, self.held.values())) + sum(part.count for part in slices) > self._cells:
+        if self.cells_held + sum(part.count for part in slices) > self._cells:
             raise NoRoomError
         self.rows = {}
         row = -1
         for part in slices:
             held = self.held.setdefault(part.slot, [])
             assert part.count > 0
-            assert len(held) == part.start, "positions must go on where the cache ends"
-            assert held == part.sequence.tokens[: part.start], "the slot holds another sequence"
-            held.extend(part.tokens)
+            assert len(held) == part.start, "positions must go on where the slot ends"
+            assert [cell.token for cell in held] == part.sequence.tokens[: part.start], "the slot holds something else"
+            held.extend(Cell(token) for token in part.tokens)
             row += part.count
-            self.rows[row] = tuple(held)
+            self.rows[row] = tuple(cell.token for cell in held)
         self.batches.append([(part.sequence.request_id, part.count) for part in slices])
 
-    def drop(self, slot: int) -> None:
-        self.held.pop(slot, None)
+    def move(self, moves: Row[Move]) -> None:
+        for move in moves:
+            match move:
+                case Copy(source, target, start, end):
+                    held, copied = self.held.setdefault(target, []), self.held[source][start:end]
+                    assert source != target
+                    assert len(held) == start, "a copy must go on where the slot ends"
+                    assert len(copied) == end - start > 0, "what is copied must be there"
+                    held.extend(copied)
+                case Cut(slot, start):
+                    assert start <= len(self.held.get(slot, [])), "what is cut must be there"
+                    self.held[slot] = self.held.get(slot, [])[:start]
 
     def sampler(self, _sampling: Sampling) -> FakeSampler:
         return FakeSampler(self)

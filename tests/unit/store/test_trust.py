@@ -8,6 +8,7 @@ import pytest
 from shared.errors import GenesisError, StoreError
 from shared.store import trust
 from shared.store import trust as trust_module
+from shared.store.atomic import replace_bytes
 from shared.store.records import AcceptedDocument
 from shared.store.trust import TrustWatch, read_trust
 from tests.support.geneses import chain_entry, chain_form
@@ -93,7 +94,7 @@ def test_a_start_between_the_two_writes_of_an_acceptance_waits_for_the_second(st
     store.accept(entry(TWO))
     whole = store.layout.accepted.read_bytes()
     store.layout.accepted.write_bytes(before)
-    second = threading.Timer(0.2, store.layout.accepted.write_bytes, [whole])
+    second = threading.Timer(0.2, replace_bytes, [store.layout.accepted, whole], {"mode": 0o644})
     second.start()
     watch = TrustWatch(store.layout)
     second.join()

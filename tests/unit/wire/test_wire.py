@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from google.protobuf import json_format
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +28,7 @@ from shared.wire import (
     registry_from_json,
     registry_to_json,
 )
-from tests.support.geneses import chain_entry, chain_form, entry
+from tests.support.geneses import chain_entry, chain_form, entry, plain_form
 
 ROOT = Path(__file__).resolve().parents[3]
 CID = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi"
@@ -239,3 +241,39 @@ def test_what_protobuf_writes_we_accept(changes: dict[str, object]) -> None:
 def test_a_message_of_no_model_that_runs_here_is_no_pin(config: ModelConfig) -> None:
     with pytest.raises(GenesisError):
         config_to_pin(config)
+
+
+# A string of the number 2000, a varint of 20, a group of 30: what a later version of the chain might send.
+UNKNOWN = [bytes.fromhex("827d 02 6869"), bytes.fromhex("a001 07"), bytes.fromhex("f301 f401")]
+CARRIERS = [
+    ("the entry", "", lambda message: message),
+    ("its config", "config", lambda message: message.config),
+    ("its time", "created_at", lambda message: message.created_at),
+]
+CONFIG = pin_to_config(parse_genesis(plain_form(), file="genesis").models[0])
+
+
+@pytest.mark.parametrize("unknown", UNKNOWN, ids=["a string", "a number", "a group"])
+@pytest.mark.parametrize(("where", "field", "carrier"), CARRIERS, ids=[case[0] for case in CARRIERS])
+def test_a_field_that_nobody_here_knows_is_refused_and_not_dropped(
+    where: str, field: str, carrier: Callable[[ModelRegistry], Message], unknown: bytes
+) -> None:
+    message = ModelRegistry(config=CONFIG, is_active=True, created_at=dt.datetime(2026, 1, 31, tzinfo=dt.UTC))
+    assert registry_to_json(message)
+    carrier(message).MergeFromString(unknown)
+
+    with pytest.raises(GenesisError, match="a field of the unknown number") as refused:
+        registry_to_json(ModelRegistry.FromString(message.SerializeToString()))
+
+    assert refused.value.field == field, where
+
+
+@pytest.mark.parametrize("unknown", UNKNOWN, ids=["a string", "a number", "a group"])
+def test_a_pin_is_not_made_of_a_message_with_more_than_we_know(unknown: bytes) -> None:
+    raw = CONFIG.SerializeToString()
+    assert config_to_pin(ModelConfig.FromString(raw))
+
+    with pytest.raises(GenesisError, match="a field of the unknown number") as refused:
+        config_to_pin(ModelConfig.FromString(raw + unknown))
+
+    assert refused.value.field == "config"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Row
 from typing import Protocol
 
-from services.miner.engine.messages import Sampling
+from services.miner.engine.messages import Submit
 from services.miner.engine.scheduler import Slice
 
 
@@ -41,7 +41,7 @@ class Backend(Protocol):
         """Forget everything that the cache holds for a slot."""
         ...
 
-    def sampler(self, sampling: Sampling) -> Sampler:
+    def sampler(self, request: Submit) -> Sampler:
         """Make the sampler of one request."""
         ...
 

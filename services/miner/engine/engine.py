@@ -45,7 +45,7 @@ class Engine:
         except ValueError as error:
             self._refused.append(Output(message.request_id, "", 0, FinishReason.ERROR, str(error)))
             return
-        sampler = self._backend.sampler(message.sampling)
+        sampler = self._backend.sampler(message)
         self._requests[message.request_id] = _Request(sequence, sampler, TextStream(message.stop), message.ignore_end)
 
     def cancel(self, request_id: str) -> None:

@@ -15,7 +15,7 @@ from llama_cpp import llama_cpp
 
 from services.miner.engine.backend import NoRoomError
 from services.miner.engine.batch import Batch
-from services.miner.engine.messages import Load, Loaded, Sampling
+from services.miner.engine.messages import Load, Loaded, Submit
 from services.miner.engine.sampling import SamplerChain
 from services.miner.engine.scheduler import Slice
 from services.miner.llama_log import last_errors
@@ -80,9 +80,9 @@ class LlamaBackend:
         """Forget a slot; cells that no other sequence holds are free at once."""
         llama.llama_memory_seq_rm(self._memory, slot, -1, -1)
 
-    def sampler(self, sampling: Sampling) -> SamplerChain:
+    def sampler(self, request: Submit) -> SamplerChain:
         """Make the sampler chain of one request."""
-        return SamplerChain(sampling, self._context, self._vocabulary_size)
+        return SamplerChain(request, self._context, self._vocabulary_size)
 
     def piece(self, token: int) -> bytes:
         """Return the bytes of a token; control tokens have none."""

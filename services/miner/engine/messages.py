@@ -25,13 +25,22 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen. `temperature` 0 is greedy; `top_k` 0, `top_p` 1, `min_p` 0 are off."""
+    """How the next token is chosen. `temperature` 0 is greedy; `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1 are off.
+
+    `repeat_last_n` counts tokens, 0 is off and -1 all of them. `mirostat` is 0 (off), 1 or 2; `mirostat_tau` is the
+    wanted surprise in bits, `mirostat_eta` how fast it is sought.
+    """
 
     temperature: float = 1.0
     top_k: int = 40
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    mirostat: Literal[0, 1, 2] = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
     repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     seed: int = 0

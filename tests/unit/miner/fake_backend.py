@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Row
 
 from services.miner.engine.backend import NoRoomError
-from services.miner.engine.messages import Sampling
+from services.miner.engine.messages import Submit
 from services.miner.engine.scheduler import Slice
 
 END = 0
@@ -57,7 +57,7 @@ class FakeBackend:
     def drop(self, slot: int) -> None:
         self.held.pop(slot, None)
 
-    def sampler(self, _sampling: Sampling) -> FakeSampler:
+    def sampler(self, _request: Submit) -> FakeSampler:
         return FakeSampler(self)
 
     def piece(self, token: int) -> bytes:

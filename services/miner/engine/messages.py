@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from services.miner.grammar.wire import Constraint
 from shared.store.records import StatIdentity
 
 
@@ -73,7 +74,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Generate up to `max_tokens` after `prompt` (token ids, not empty) until the end token or one of `stop`."""
+    """Generate up to `max_tokens` after `prompt` (token ids, not empty) until the end token or one of `stop`.
+
+    With a `constraint` nothing but what it matches is generated, and the end token ends in any case. `logprobs` asks
+    for the log probability of each token and of that many likeliest ones beside it.
+    """
 
     request_id: str
     prompt: tuple[int, ...]
@@ -81,6 +86,8 @@ class Submit:
     stop: tuple[str, ...] = ()
     sampling: Sampling = Sampling()
     ignore_end: bool = False
+    constraint: Constraint | None = None
+    logprobs: int | None = None
     kind: Literal["submit"] = "submit"
 
 
@@ -115,14 +122,36 @@ class LoadFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Likelihood:
+    """A token's bytes and the natural logarithm of its probability, before any sampling parameter."""
+
+    piece: tuple[int, ...]
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """A generated token, the likeliest ones in its place, and the character of the answer where its text begins."""
+
+    chosen: Likelihood
+    likeliest: tuple[Likelihood, ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
-    """What one step added to one request: showable text, sampled tokens, and how it ended if it did."""
+    """What one step added to one request: showable text, sampled tokens, and how it ended if it did.
+
+    `logprobs` are of the tokens whose text is shown by now. An error that the request is to blame for is `refused`.
+    """
 
     request_id: str
     text: str
     tokens: int
     finish: FinishReason | None = None
     error: str = ""
+    refused: bool = False
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,9 @@ class SamplerChain:
         for link in _links(request, vocabulary_size):
             llama.llama_sampler_chain_add(self._chain, link)
 
+    def begin(self, index: int) -> None:
+        """Nothing runs beside others here: sampling is a hundredth of a step."""
+
     def sample(self, index: int) -> int:
         """Return the token drawn from the `index`-th row of the last batch."""
         return int(llama.llama_sampler_sample(self._chain, self._context, index))

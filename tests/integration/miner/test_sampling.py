@@ -66,7 +66,7 @@ class Model:
 
     def draw(self, sampling: Sampling, times: int = 1, prompt: tuple[int, ...] | None = None) -> list[int]:
         """Tokens that one chain gives for the same row, again and again."""
-        chain = self.backend.sampler(Submit("x", prompt or self.prompt, 64, sampling=sampling))
+        chain = self.backend.sampler(Submit("x", prompt or self.prompt, 64, sampling=sampling), None)
         tokens = [chain.sample(self.row) for _ in range(times)]
         chain.close()
         return tokens

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from services.miner.api.constraint import ConstraintFields
 from services.miner.api.errors import invalid
 from services.miner.api.lenient import Lenient, Text, TokenId
 from services.miner.api.sampling_fields import SamplingFields
@@ -16,6 +17,9 @@ from services.miner.api.sampling_fields import SamplingFields
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_MESSAGES = 4_096
+MAX_CHOICES = 128  # OpenAI's; `R3MES_MAX_SEQUENCES` is the other limit
+MAX_CHAT_LOGPROBS = 20  # OpenAI's
+MAX_LOGPROBS = 5  # OpenAI's for /v1/completions
 COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
 
 Stop = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
@@ -27,14 +31,10 @@ class StreamOptions(Lenient):
     include_usage: bool | None = None
 
 
-class GenerationRequest(SamplingFields):
+class GenerationRequest(SamplingFields, ConstraintFields):
     """What both endpoints take."""
 
-    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
-        "n": (1,),
-        "grammar": ("",),
-        "response_format": ({"type": "text"},),
-    }
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {}
 
     model: Text
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -42,10 +42,7 @@ class GenerationRequest(SamplingFields):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
-
-    n: Any = None
-    grammar: Any = None
-    response_format: Any = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -58,6 +55,11 @@ class GenerationRequest(SamplingFields):
     def include_usage(self) -> bool:
         """Whether a stream ends with a chunk of usage numbers."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def likeliest(self) -> int | None:
+        """How many likeliest tokens are told with each token's log probability; None for no log probabilities."""
+        raise NotImplementedError
 
     def refuse_unsupported(self) -> None:
         """Raise ApiError for a field that this version cannot honour."""
@@ -90,20 +92,24 @@ class ChatRequest(GenerationRequest):
     """`POST /v1/chat/completions`."""
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
-        **GenerationRequest.unsupported,
         "tools": ([],),
         "functions": ([],),
-        "logprobs": (False,),
-        "top_logprobs": (0,),
     }
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_CHAT_LOGPROBS)] | None = None
 
     tools: Any = None
     functions: Any = None
-    logprobs: Any = None
-    top_logprobs: Any = None
+
+    @property
+    def likeliest(self) -> int | None:
+        """As `top_logprobs` says, which wants `logprobs`; raises ApiError without."""
+        if self.top_logprobs and not self.logprobs:
+            raise invalid("top_logprobs: only with logprobs", "top_logprobs")
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
     def wanted_tokens(self) -> int | None:
@@ -115,19 +121,22 @@ class CompletionRequest(GenerationRequest):
     """`POST /v1/completions`."""
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
-        **GenerationRequest.unsupported,
         "best_of": (1,),
         "echo": (False,),
-        "logprobs": (),
         "suffix": ("",),
     }
 
     prompt: Text | list[TokenId] | list[Text]
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
 
     best_of: Any = None
     echo: Any = None
-    logprobs: Any = None
     suffix: Any = None
+
+    @property
+    def likeliest(self) -> int | None:
+        """As `logprobs` says."""
+        return self.logprobs
 
     @property
     def wanted_tokens(self) -> int:

@@ -25,6 +25,11 @@ class Constraint:
     kind: Literal["grammar", "schema"]
     text: str
 
+    @property
+    def parameter(self) -> str:
+        """The field of a request that it came from."""
+        return "grammar" if self.kind == "grammar" else "response_format"
+
     def packed(self) -> bytes:
         """Return the first packet."""
         return self.kind[:1].encode() + self.text.encode()

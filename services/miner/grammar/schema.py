@@ -50,7 +50,9 @@ def to_gbnf(text: str) -> str:
         _refuse_foreign_references(schema)
         converter: Any = _Converter()
         converter.visit(converter.resolve_refs(schema, ""), "")
-        return str(converter.format_grammar())
+        grammar = str(converter.format_grammar())
+        grammar.encode()  # half of a surrogate pair is no text
+        return grammar
     except REFUSALS as error:
         raise ValueError(f"the JSON schema cannot be converted: {_reason(error)}") from error
 

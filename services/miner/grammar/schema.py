@@ -52,9 +52,9 @@ def to_gbnf(text: str) -> str:
         converter.visit(converter.resolve_refs(schema, ""), "")
         grammar = str(converter.format_grammar())
         grammar.encode()  # half of a surrogate pair is no text
-        return grammar
     except REFUSALS as error:
         raise ValueError(f"the JSON schema cannot be converted: {_reason(error)}") from error
+    return grammar
 
 
 def _refuse_foreign_references(schema: object) -> None:

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from services.miner.grammar.parsed import ParsedGrammar, Pieces
+from services.miner.grammar.parsed import ParsedGrammar, Pieces, UnparsableError
 from services.miner.grammar.schema import to_gbnf
 from services.miner.grammar.wire import (
     ACCEPT,
@@ -32,12 +32,13 @@ from services.miner.grammar.wire import (
     YES,
     Constraint,
 )
-from services.miner.llama_log import take_log
+from services.miner.llama_log import last_errors, take_log
 from services.miner.model.vocabulary import Vocabulary
 from shared.errors import EngineError, ExitCode
 from shared.log import configure_logging
 
 PR_SET_PDEATHSIG = 1
+STANDARD_ERROR = 2
 PARSE_SECONDS = 2.0  # of a processor; a schema of 64 KiB takes a tenth of it
 TOKEN_SECONDS = 0.5  # of a processor; all of a vocabulary of 256k tokens take about half of it
 MEMORY_BYTES = 64 * 1024 * 1024  # beyond what the nursery has
@@ -88,7 +89,22 @@ def _serve(connection: socket.socket, pieces: Pieces) -> NoReturn:
 
 
 def _parse(constraint: Constraint, pieces: Pieces) -> ParsedGrammar:
-    return ParsedGrammar(constraint.text if constraint.kind == "grammar" else to_gbnf(constraint.text), pieces)
+    grammar = constraint.text if constraint.kind == "grammar" else to_gbnf(constraint.text)
+    if "\0" in grammar:
+        raise ValueError("the grammar cannot be parsed: it has a null character")
+    said = os.memfd_create("grammar-errors")
+    os.dup2(said, STANDARD_ERROR)  # the parser prints its reasons there and nowhere else
+    try:
+        return ParsedGrammar(grammar, pieces)
+    except UnparsableError as error:
+        raise ValueError(f"the grammar cannot be parsed: {_parser_reason(said)}") from error
+
+
+def _parser_reason(said: int) -> str:
+    lines = os.pread(said, MAX_CONSTRAINT_BYTES, 0).decode(errors="replace").splitlines()
+    marker = "error parsing grammar: "
+    found = [line.partition(marker)[2] for line in lines if marker in line]
+    return found[0] if found else last_errors() or "no reason given"
 
 
 def _answer(connection: socket.socket, grammar: ParsedGrammar, operation: bytes, token: int) -> None:

@@ -6,7 +6,6 @@ Invariant: a token is accepted only after the grammar allowed it; accepting anot
 from __future__ import annotations
 
 import ctypes
-import os
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,10 @@ from llama_cpp import llama_cpp
 from numpy.typing import NDArray
 
 from services.miner.grammar.candidates import Candidates
-from services.miner.grammar.wire import MAX_REASON_CHARACTERS
-from services.miner.llama_log import last_errors
 from services.miner.model.vocabulary import Vocabulary
 
 llama: Any = llama_cpp
 
-STANDARD_ERROR = 2
 NO_CHARACTER = 128  # after the last ASCII character
 
 
@@ -51,17 +47,18 @@ class Pieces:
         self.single = np.array(list(single.values()), np.int32)
 
 
+class UnparsableError(Exception):
+    """llama.cpp does not take this grammar."""
+
+
 class ParsedGrammar:
     """One grammar and how far the answer has come in it."""
 
     def __init__(self, grammar: str, pieces: Pieces) -> None:
-        """Parse; raises ValueError with llama.cpp's reason when it cannot."""
-        if "\0" in grammar:
-            raise ValueError("the grammar cannot be parsed: it has a null character")
-        said = _captured_errors()
+        """Parse; raises UnparsableError when it cannot, and llama.cpp has said why on standard error or in its log."""
         self._sampler = llama.llama_sampler_init_grammar(pieces.vocabulary.pointer, grammar.encode(), b"root")
         if not self._sampler:
-            raise ValueError(_parser_reason(said))
+            raise UnparsableError
         self._pieces = pieces
         self._by_text = not {"<", "!"} & set(grammar)  # else a rule may name tokens by their number
         self._candidates = Candidates(pieces.size)
@@ -92,18 +89,3 @@ class ParsedGrammar:
         llama.llama_sampler_apply(self._sampler, ctypes.byref(self._candidates.fill(tokens, 0.0)))
         finite: NDArray[np.bool_] = np.isfinite(self._candidates.rows["logit"][: len(tokens)])
         return finite
-
-
-def _captured_errors() -> int:
-    """Let standard error be a file in memory: the parser prints its reasons there and nowhere else."""
-    said = os.memfd_create("grammar-errors")
-    os.dup2(said, STANDARD_ERROR)
-    return said
-
-
-def _parser_reason(said: int) -> str:
-    lines = os.pread(said, 64 * 1024, 0).decode(errors="replace").splitlines()
-    marker = "error parsing grammar: "
-    found = [line.partition(marker)[2] for line in lines if marker in line]
-    reason = found[0] if found else last_errors() or "no reason given"
-    return f"the grammar cannot be parsed: {reason[:MAX_REASON_CHARACTERS]}"

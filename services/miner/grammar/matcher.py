@@ -23,6 +23,14 @@ ANSWER_SECONDS = 2.0  # how long one answer may hold up the whole step
 FREE_SECONDS = 3.0  # what all answers may take together, before the tokens count
 SECONDS_A_PIECE = 1e-6  # for each token of the answer and of the vocabulary: about a look at all, which few need
 TOO_SLOW = "the grammar takes too much time or memory to match"
+# A process that forks has one thread and no device, and an abort in C prints no trace.
+ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "HIP_VISIBLE_DEVICES": "",
+    "GGML_VK_VISIBLE_DEVICES": "",
+    "GGML_NO_BACKTRACE": "1",
+}
 
 
 class ConstraintError(Exception):
@@ -150,7 +158,6 @@ class Nursery:
                 pass_fds=(self._descriptor, theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                # A process that forks has one thread, and an abort in C prints no trace.
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "GGML_NO_BACKTRACE": "1"},
+                env={**os.environ, **ENVIRONMENT},
             )
         return ours

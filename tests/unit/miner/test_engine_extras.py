@@ -8,6 +8,7 @@ import pytest
 
 from services.miner.engine.backend import Sampler
 from services.miner.engine.engine import Engine
+from services.miner.engine.logprobs import Ranking
 from services.miner.engine.messages import FinishReason, Output, Submit
 from services.miner.engine.scheduler import Limits
 from services.miner.grammar.matcher import ConstraintError, Matcher
@@ -47,7 +48,7 @@ def test_log_probabilities_come_with_the_text_of_their_tokens(stop: tuple[str, .
 
 def test_nobody_pays_for_log_probabilities_that_nobody_asked_for() -> None:
     class Watched(FakeBackend):
-        def ranking(self, index: int, token: int, count: int) -> object:  # type: ignore[override]
+        def ranking(self, *_: object) -> Ranking:
             raise AssertionError("asked")
 
     engine = Engine(Watched(64), LIMITS)

@@ -100,7 +100,7 @@ class Engine:
         scheduler = self._scheduler
         return Occupancy(
             running=len(scheduler.running),
-            waiting=len(scheduler.waiting),
+            waiting=len(scheduler.waiting) + len(self._openings),
             cells_used=scheduler.cells_used,
             cells=scheduler.limits.cells,
             preemptions=scheduler.preemptions,

@@ -64,7 +64,12 @@ def main(arguments: list[str]) -> int:
         if not descriptors:
             return ExitCode.OK
         with socket.socket(fileno=descriptors[0]) as connection:
-            if os.fork() == 0:
+            try:
+                child = os.fork()
+            except OSError as error:
+                connection.send(NO + f"no process can be started for the grammar: {error}".encode())
+                continue
+            if child == 0:
                 control.close()
                 _die_with_parent(nursery)
                 _serve(connection, pieces)

@@ -82,6 +82,11 @@ def test_a_grammar_takes_part_in_a_bare_completion_with_its_penalties_and_bias(m
         assert re.fullmatch("[ab]{8}", answer["choices"][0]["text"])
 
 
+@pytest.mark.parametrize("fields", [{"grammar": ""}, {"response_format": {"type": "text"}}, {"response_format": None}])
+def test_no_demand_is_none(miner: Miner, fields: dict[str, object]) -> None:
+    assert "Paris" in content(miner.chat("What is the capital of France?", **fields).json())
+
+
 HOSTILE = [
     ("grammar", 'root ::= "a', "unexpected end of input"),
     ("grammar", "root ::= nothing", "nothing"),

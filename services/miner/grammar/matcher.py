@@ -158,6 +158,11 @@ class Nursery:
                 pass_fds=(self._descriptor, theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env={**os.environ, **ENVIRONMENT},
+                env={**_without_settings(), **ENVIRONMENT},
             )
         return ours
+
+
+def _without_settings() -> dict[str, str]:
+    """Return the environment without our settings: who reads hostile text needs none, and some are secrets."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("R3MES_")}

@@ -154,7 +154,9 @@ def test_the_processes_of_grammars_go_with_their_requests(miner: Miner) -> None:
     with miner.chat(ASK, grammar=grammar, stream=True, max_tokens=1000) as running:
         lines = running.iter_lines()  # requests closes the connection when nobody holds these
         assert next(lines)
-        assert len(grammar_processes(miner)) == 2  # the nursery and this one
+        processes = grammar_processes(miner)
+        assert len(processes) == 2  # the nursery and this one
+        assert not any(name.startswith("R3MES_") for process in processes for name in process.environ())  # no secrets
     wait_until(lambda: len(grammar_processes(miner)) == 1, 10, "the process of the grammar is gone")
 
 
@@ -167,6 +169,7 @@ def test_a_nursery_that_died_is_started_again(miner: Miner) -> None:
     grammar = 'root ::= "fine"'
     assert content(miner.chat(ASK, grammar=grammar).json()) == "fine"
     (engine,) = miner.engines()
+    wait_until(lambda: len(grammar_processes(miner)) == 1, 10, "the request's own process is gone")
     (nursery,) = grammar_processes(miner)
     nursery.kill()
     wait_until(lambda: nursery.status() == psutil.STATUS_ZOMBIE, 10, "the nursery is dead")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import openai
@@ -162,7 +163,12 @@ def test_the_processes_of_grammars_go_with_their_requests(miner: Miner) -> None:
 
 def grammar_processes(miner: Miner) -> list[psutil.Process]:
     (engine,) = miner.engines()
-    return [child for child in engine.children(recursive=True) if "services.miner.grammar" in child.cmdline()]
+    found = []
+    for child in engine.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ended while we looked
+            if "services.miner.grammar" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def test_a_nursery_that_died_is_started_again(miner: Miner) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from services.miner.engine.abort import AbortSwitch
 from services.miner.engine.backend import AbortedError
+from services.miner.engine.cache_moves import Cut
 from services.miner.engine.flight import NoRecorder, Work
 from services.miner.engine.llama_backend import LlamaBackend, llama
-from services.miner.engine.messages import Load, Sampling
+from services.miner.engine.messages import Load, Sampling, Submit
 from services.miner.engine.scheduler import Slice
 from services.miner.engine.sequence import Sequence
 from shared.store.records import StatIdentity
@@ -38,11 +39,11 @@ def backend() -> LlamaBackend:
 def sequence(backend: LlamaBackend) -> Iterator[Sequence]:
     sequence = Sequence("one", list(PROMPT), 100, slot=2)
     yield sequence
-    backend.drop(2)
+    backend.move((Cut(2, 0),))
 
 
 def next_token(backend: LlamaBackend, count: int) -> int:
-    sampler = backend.sampler(Sampling(temperature=0))
+    sampler = backend.sampler(Submit("one", (1,), 1, sampling=Sampling(temperature=0)), None)
     token = sampler.sample(count - 1)
     sampler.close()
     return token
@@ -69,7 +70,7 @@ def test_nothing_of_an_aborted_batch_is_in_the_cache(backend: LlamaBackend, sequ
     )
     backend.decode([Slice(sequence, half, len(PROMPT) - half)])
     undisturbed = next_token(backend, len(PROMPT) - half)
-    backend.drop(2)
+    backend.move((Cut(2, 0),))
 
     calls = 0
 

@@ -164,6 +164,15 @@ def test_the_metrics_count_what_happened(miner: Miner) -> None:
     assert f'r3mes_miner_model_info{{engine="llama.cpp",model="{MODEL_NAME}"' in miner.get("/metrics").text
 
 
+def test_a_prompt_that_came_before_is_taken_from_the_cache_and_counted(miner: Miner) -> None:
+    question = "Which animals live in a lighthouse, and who feeds them on Sundays?"
+    first = miner.chat(question).json()["usage"]
+    hits = miner.metric("r3mes_miner_prefix_cache_hit_tokens_total")
+    again = miner.chat(question).json()["usage"]
+    assert again["prompt_tokens_details"] == {"cached_tokens": first["prompt_tokens"] - 1}
+    assert miner.metric("r3mes_miner_prefix_cache_hit_tokens_total") == hits + first["prompt_tokens"] - 1
+
+
 def test_an_answer_has_a_request_id_and_keeps_a_given_one(miner: Miner) -> None:
     assert miner.get("/healthz").headers["x-request-id"].startswith("req_")
     assert miner.get("/healthz", headers={"X-Request-Id": "mine-1"}).headers["x-request-id"] == "mine-1"

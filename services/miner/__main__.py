@@ -28,6 +28,7 @@ from services.miner.metrics import MinerMetrics
 from services.miner.model.find import choose
 from services.miner.model.hardware import require_possible
 from services.miner.model.probe import probe_machine
+from services.miner.recovery import Patience, Recovery
 from services.miner.settings import MinerSettings, load_miner_settings
 from shared.acceptance.start import start_host_store
 from shared.errors import ConfigurationError, ExitCode, R3mesError
@@ -41,7 +42,7 @@ CLOSE_SECONDS = 2  # for connections that are still open once nothing runs any m
 _log = structlog.get_logger("miner")
 
 
-def main() -> int:
+def main(patience: Patience | None = None) -> int:
     """Run until a signal; return the exit code."""
     configure_logging("miner")
     os.umask(UMASK)
@@ -55,7 +56,7 @@ def main() -> int:
         require_possible(settings, machine)
         with _listen(settings.listen) as listener:
             metrics = MinerMetrics(CollectorRegistry())
-            keeper = Keeper(settings, watch, machine, metrics)
+            keeper = Keeper(settings, watch, machine, metrics, Recovery(patience or Patience()))
             asyncio.run(_serve(keeper, settings, metrics, listener))
     except R3mesError as error:
         _log.error(error.message, next=error.next_step)

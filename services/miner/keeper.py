@@ -16,12 +16,14 @@ from enum import StrEnum
 
 import structlog
 
-from services.miner.engine.client import EngineClient, EngineGoneError, describe_exit
+from services.miner.engine.client import Crash, EngineClient
+from services.miner.engine.generation import EngineGoneError
 from services.miner.loading import load
 from services.miner.metrics import MinerMetrics
 from services.miner.model.check import CheckedModel, check
 from services.miner.model.find import choose, identity_by_name
 from services.miner.model.probe import Machine
+from services.miner.recovery import Recovery
 from services.miner.served import ServedModel
 from services.miner.settings import MinerSettings
 from shared.errors import ConfigurationError, EngineError, IntegrityError, NotReadyError, R3mesError
@@ -31,7 +33,7 @@ from shared.store.records import StatIdentity
 from shared.store.trust import TrustWatch
 
 WATCH_SECONDS = 0.25  # how long a quarantined file may be served at most, where no request notices it earlier
-MAX_FAILED_LOADS = 3  # in a row, of the same file: then a person or another file must come
+MAX_FAILED_LOADS = 3  # llama.cpp's refusals in a row, of the same file: then a person or another file must come
 RETRY_SECONDS = 1.0  # after the first failed load; the second waits twice as long
 
 _log = structlog.get_logger("miner.keeper")
@@ -74,7 +76,10 @@ class Readiness:
 class Keeper:
     """Owns the served model. `run` until cancelled; `drain` before the end."""
 
-    def __init__(self, settings: MinerSettings, watch: TrustWatch, machine: Machine, metrics: MinerMetrics) -> None:
+    def __init__(
+        self, settings: MinerSettings, watch: TrustWatch, machine: Machine, metrics: MinerMetrics, recovery: Recovery
+    ) -> None:
+        self.recovery = recovery
         self.readiness = Readiness(Phase.WAITING, "starting")
         self.served: ServedModel | None = None
         self._settings = settings
@@ -88,6 +93,7 @@ class Keeper:
         self._failed_loads = 0
         self._failed_file: tuple[str, StatIdentity | None] | None = None
         self._crashed = False
+        self._tried_file: tuple[str, StatIdentity | None] | None = None
         metrics.common.set_genesis(watch.current.genesis.sha256)
 
     @property
@@ -114,6 +120,7 @@ class Keeper:
                 await self._turn()
         finally:
             self._stop_check.set()
+            self.recovery.give_up("the miner is stopping")
             if self._successor is not None:
                 self._successor.close()
             if self.served is not None:
@@ -125,12 +132,20 @@ class Keeper:
 
     async def drained(self) -> None:
         """Wait until no request is open."""
-        if self.served is not None:
-            await self.served.client.idle.wait()
+        while True:
+            client = None if self.served is None else self.served.client
+            if client is not None:
+                await client.idle.wait()
+            if not self.recovery.waiting and (client is None or not client.stranded):
+                return
+            await asyncio.sleep(WATCH_SECONDS)
 
     async def _turn(self) -> None:
         self._poll_trust()
         file = self._file()
+        if file != self._tried_file:
+            self._tried_file = file
+            self.recovery.breaker.reset()
         try:
             checked = await self._next_checked()
             try:
@@ -138,13 +153,14 @@ class Keeper:
             finally:
                 checked.close()
         except NotReadyError as error:
-            self._set(Phase.WAITING, error.message)
+            self._halt(Phase.WAITING, error.message)
             await self._wait_for_change(file, WATCH_SECONDS)
         except (IntegrityError, ConfigurationError) as error:
-            self._set(Phase.FAILED, error.message)
+            self._halt(Phase.FAILED, error.message)
             await self._wait_for_change(file, None)
+        except EngineGoneError as error:
+            await self._pause_after_crash(file, error.message)
         except EngineError as error:
-            self._crashed = isinstance(error, EngineGoneError)
             await self._wait_for_change(file, self._note_failed_load(file, error))
         else:
             self._failed_loads = 0
@@ -185,7 +201,7 @@ class Keeper:
         if self._crashed:
             self._crashed = False
             self._metrics.restarted()
-        served = await load(checked, self._settings, self._machine, self._metrics)
+        served = await load(checked, self._settings, self._machine, self._metrics, self.recovery)
         if not self.still_true(served):
             await self._retire(served)
             raise NotReadyError(f"{checked.pin.file_name} changed while it was loaded")
@@ -194,6 +210,7 @@ class Keeper:
     async def _serve(self, served: ServedModel) -> None:
         self.served = served
         self._metrics.serves(served)
+        self.recovery.started(served.client)
         self._set(Phase.READY, "")
         ending = await self._watch_over(served)
         served = self.served  # a new name for its users may have come
@@ -206,19 +223,42 @@ class Keeper:
         elif ending is Ending.CHANGED:
             self._set(Phase.WAITING, f"{served.pin.file_name} is gone or was replaced")
         else:
-            self._crashed = True
+            self.recovery.hold(served.client.take_stranded())
             self._set(Phase.LOADING, "the engine died and is started again")
-        code = await self._retire(served)
-        if ending is Ending.CRASHED:
-            _log.error("the engine died", exit=describe_exit(code))
+        await self._retire(served)
+        if served.client.crash is not None:
+            await self._recover(served, served.client.crash)
 
-    async def _retire(self, served: ServedModel) -> int:
+    async def _recover(self, served: ServedModel, crash: Crash) -> None:
+        _log.error(crash.describe(), requests=crash.requests, blamed=crash.blamed, stranded=self.recovery.waiting)
+        if crash.for_nobody:
+            await self._pause_after_crash((served.pin.sha256, served.identity), crash.describe())
+        else:
+            self._crashed = True
+
+    async def _pause_after_crash(self, file: tuple[str, StatIdentity | None], reason: str) -> None:
+        """After a death for no request, wait as long as the breaker says or until something changes."""
+        self._crashed = True
+        seconds = self.recovery.died_for_nobody()
+        breaker = self.recovery.breaker
+        if breaker.open:
+            self._halt(
+                Phase.FAILED,
+                f"gave up for {seconds:g} s after {breaker.crashes} crashes with no request to blame: {reason}",
+            )
+        else:
+            self._set(Phase.FAILED, reason)
+        if await self._wait_for_change(file, seconds):
+            breaker.reset()
+
+    async def _retire(self, served: ServedModel) -> None:
         """End the engine of a model; whoever still waits for it gets an error."""
         self.served = None
         self._metrics.serves(None)
-        code = await served.client.stop()
+        await served.client.stop()
+        for generation in served.client.take_stranded():
+            generation.fail(EngineGoneError("the model is not served any more", next_step="send it again"))
         served.vocabulary.close()
-        return code
 
     async def _watch_over(self, served: ServedModel) -> Ending:
         while True:
@@ -257,27 +297,28 @@ class Keeper:
         return True
 
     def _note_failed_load(self, file: tuple[str, StatIdentity | None], error: EngineError) -> float | None:
-        """Count a failed load; return how long to wait for the next, None for as long as nothing changes."""
+        """Count a load that llama.cpp refused; return how long to wait, None for as long as nothing changes."""
         self._failed_loads = self._failed_loads + 1 if file == self._failed_file else 1
         self._failed_file = file
         if self._failed_loads >= MAX_FAILED_LOADS:
-            self._set(Phase.FAILED, f"gave up after {self._failed_loads} failed loads: {error.message}")
+            self._halt(Phase.FAILED, f"gave up after {self._failed_loads} failed loads: {error.message}")
             return None
-        self._set(Phase.FAILED, error.message)
+        self._halt(Phase.FAILED, error.message)
         return RETRY_SECONDS * self._failed_loads
 
     def _file(self) -> tuple[str, StatIdentity | None]:
         pin = self.target
         return ("", None) if pin is None else (pin.sha256, identity_by_name(self._layout, pin))
 
-    async def _wait_for_change(self, file: tuple[str, StatIdentity | None], seconds: float | None) -> None:
+    async def _wait_for_change(self, file: tuple[str, StatIdentity | None], seconds: float | None) -> bool:
+        """Wait; return whether another file or genesis came."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if self._poll_trust() or self._file() != file:
-                return
+                return True
             if deadline is not None and time.monotonic() >= deadline:
-                return
+                return False
 
     def _poll_trust(self) -> bool:
         trust = self._watch.poll()
@@ -291,6 +332,11 @@ class Keeper:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WATCH_SECONDS):
                 await client.gone.wait()
+
+    def _halt(self, phase: Phase, reason: str) -> None:
+        """Not ready, and nobody knows until when: whoever waits for an engine gets an error."""
+        self._set(phase, reason)
+        self.recovery.give_up(reason)
 
     def _set(self, phase: Phase, reason: str) -> None:
         if self.readiness.phase is Phase.DRAINING:

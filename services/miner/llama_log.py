@@ -15,13 +15,16 @@ WARNING, ERROR = 3, 4  # ggml_log_level
 
 _log = structlog.get_logger("llama")
 _last_errors: deque[str] = deque(maxlen=3)
+_expected: ctypes.Array[ctypes.c_char] | None = None
 
 
 def _on_log(level: int, text: bytes, _data: object) -> None:
     line = text.decode(errors="replace").strip()
     if not line.strip("."):
         return  # a progress bar
-    if level == ERROR:
+    if level == ERROR and _expected is not None and _expected.raw[0]:
+        _log.debug(line)
+    elif level == ERROR:
         _last_errors.append(line)
         _log.error(line)
     elif level == WARNING:
@@ -31,6 +34,12 @@ def _on_log(level: int, text: bytes, _data: object) -> None:
 
 
 _CALLBACK = llama.llama_log_callback(_on_log)  # llama.cpp keeps a bare pointer: it must live as long as the process
+
+
+def expect_errors_while(flag: ctypes.Array[ctypes.c_char]) -> None:
+    """Take errors for information while the first byte of `flag` is not 0: whoever set it asked for them."""
+    global _expected  # noqa: PLW0603  (llama.cpp has one log a process)
+    _expected = flag
 
 
 def take_log() -> None:

@@ -19,18 +19,27 @@ from services.miner.model.gguf_types import CACHE_TYPES
 from services.miner.model.hardware import Decision, decide
 from services.miner.model.probe import Machine
 from services.miner.model.vocabulary import Vocabulary
+from services.miner.recovery import Recovery
 from services.miner.served import ServedModel
 from services.miner.settings import FLASH_ATTENTION, SPLIT_MODES, MinerSettings
 
 _log = structlog.get_logger("miner.loading")
 
 
-async def load(checked: CheckedModel, settings: MinerSettings, machine: Machine, metrics: MinerMetrics) -> ServedModel:
+async def load(
+    checked: CheckedModel, settings: MinerSettings, machine: Machine, metrics: MinerMetrics, recovery: Recovery
+) -> ServedModel:
     """Return the loaded model; raises EngineError when llama.cpp refuses it, ConfigurationError for the hardware."""
     decision = decide(settings, checked.structure, checked.identity.size, machine)
     _log.info("hardware", gpu_layers=decision.gpu_layers, cells=decision.cells, why="; ".join(decision.why))
     started = time.monotonic()
-    client = await EngineClient.start(_message(checked, settings, decision), settings.log_level, metrics)
+    client = await EngineClient.start(
+        _message(checked, settings, decision),
+        settings.log_level,
+        metrics,
+        recovery.blame,
+        recovery.patience.watchdog,
+    )
     try:
         vocabulary = await asyncio.to_thread(Vocabulary, checked.descriptor)
         template = ChatTemplate(checked.structure.chat_template, bos=vocabulary.bos, eos=vocabulary.eos)

@@ -7,7 +7,8 @@ import secrets
 import uuid
 from collections.abc import Callable
 
-from services.miner.api.errors import RETRY_SOON_SECONDS, ApiError, invalid, unavailable
+from services.miner.api.choices import fan_out
+from services.miner.api.errors import RETRY_SOON_SECONDS, ApiError, crashes_engine, invalid, unavailable
 from services.miner.api.schema import ChatRequest, CompletionRequest, GenerationRequest
 from services.miner.engine.messages import Submit
 from services.miner.keeper import Keeper, Phase
@@ -17,7 +18,7 @@ from shared.errors import NotReadyError, UsageError
 
 
 class Admission:
-    """Decides about each request and makes its message to the engine."""
+    """Decides about each request and makes its messages to the engine."""
 
     def __init__(self, keeper: Keeper, settings: MinerSettings) -> None:
         self._keeper = keeper
@@ -38,15 +39,15 @@ class Admission:
             raise _unknown(name, f"this miner serves {served.name}")
         if not keeper.still_true(served):
             raise unavailable(f"{served.pin.file_name} is gone or was replaced; it is not served any more")
-        self._require_room(served)
+        self._require_room(served, 1)
         return served
 
-    async def chat(self, served: ServedModel, request: ChatRequest) -> Submit:
-        """Return the engine's message for a conversation."""
+    async def chat(self, served: ServedModel, request: ChatRequest) -> list[Submit]:
+        """Return the engine's messages for a conversation, one for each choice."""
         return await self._submit(served, request, request.wanted_tokens, lambda: _chat_prompt(served, request))
 
-    async def completion(self, served: ServedModel, request: CompletionRequest) -> Submit:
-        """Return the engine's message for a bare prompt."""
+    async def completion(self, served: ServedModel, request: CompletionRequest) -> list[Submit]:
+        """Return the engine's messages for a bare prompt, one for each choice."""
         return await self._submit(served, request, request.wanted_tokens, lambda: _bare_prompt(served, request))
 
     async def _submit(
@@ -55,8 +56,9 @@ class Admission:
         request: GenerationRequest,
         wanted: int | None,
         make_prompt: Callable[[], list[int]],
-    ) -> Submit:
+    ) -> list[Submit]:
         request.refuse_unsupported()
+        likeliest, constraint, count = request.likeliest, request.constraint(), self._choices(request)
         sampling = request.sampling(secrets.randbits(32), served.vocabulary.size)
         try:
             # Off the event loop: a long prompt takes a while, and the library lets other threads run.
@@ -66,15 +68,28 @@ class Admission:
         except NotReadyError as error:
             raise unavailable(error.message, RETRY_SOON_SECONDS) from error
         room = self._require_fit(served, prompt)
-        self._require_room(served)  # others may have come while this prompt was tokenised
-        return Submit(
+        self._require_room(served, count)  # others may have come while this prompt was tokenised
+        submit = Submit(
             request_id=uuid.uuid4().hex,
             prompt=tuple(prompt),
             max_tokens=room if wanted is None else min(wanted, room),
             stop=request.stops,
             sampling=sampling,
             ignore_end=bool(request.ignore_eos),
+            constraint=constraint,
+            logprobs=likeliest,
         )
+        seconds = self._keeper.recovery.refused_for(submit)
+        if seconds is not None:
+            raise crashes_engine(seconds)
+        return fan_out(submit, count)
+
+    def _choices(self, request: GenerationRequest) -> int:
+        count = request.n or 1
+        most = self._settings.max_sequences
+        if count > most:
+            raise invalid(f"n: this miner works on at most {most} sequences at once", "n")
+        return count
 
     def _require_fit(self, served: ServedModel, prompt: list[int]) -> int:
         """Return the tokens that fit after the prompt."""
@@ -95,10 +110,10 @@ class Admission:
             )
         return room
 
-    def _require_room(self, served: ServedModel) -> None:
+    def _require_room(self, served: ServedModel, count: int) -> None:
         if self._keeper.readiness.phase is Phase.DRAINING:
             raise unavailable("the miner is stopping")
-        if served.client.open_requests >= self._settings.max_sequences + self._settings.max_queue:
+        if served.client.open_requests + count > self._settings.max_sequences + self._settings.max_queue:
             raise ApiError(
                 429,
                 f"{served.client.open_requests} requests are running or waiting",

@@ -9,12 +9,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from services.miner.api.admission import Admission
+from services.miner.api.choices import Choice
 from services.miner.api.errors import ApiError
 from services.miner.api.running import ClientGoneError, Running, unless_disconnected
 from services.miner.api.schema import ChatRequest, CompletionRequest, GenerationRequest
 from services.miner.api.shapes import CHAT, COMPLETION, Shape
 from services.miner.api.stream import EventStream, events, first_of
-from services.miner.engine.messages import Output, Submit
+from services.miner.engine.messages import Submit
 from services.miner.metrics import Endpoint, MinerMetrics
 from services.miner.served import ServedModel
 from services.miner.settings import MinerSettings
@@ -40,7 +41,7 @@ class Completions:
     async def chat(self, body: ChatRequest, request: Request) -> Response:
         """Answer a conversation."""
 
-        async def prepare(served: ServedModel) -> Submit:
+        async def prepare(served: ServedModel) -> list[Submit]:
             return await self.admission.chat(served, body)
 
         return await self._answer(body, request, CHAT, Endpoint.CHAT, prepare)
@@ -48,7 +49,7 @@ class Completions:
     async def completion(self, body: CompletionRequest, request: Request) -> Response:
         """Continue a prompt."""
 
-        async def prepare(served: ServedModel) -> Submit:
+        async def prepare(served: ServedModel) -> list[Submit]:
             return await self.admission.completion(served, body)
 
         return await self._answer(body, request, COMPLETION, Endpoint.COMPLETIONS, prepare)
@@ -59,12 +60,11 @@ class Completions:
         request: Request,
         shape: Shape,
         endpoint: Endpoint,
-        prepare: Callable[[ServedModel], Awaitable[Submit]],
+        prepare: Callable[[ServedModel], Awaitable[list[Submit]]],
     ) -> Response:
         try:
             served = self.admission.model(body.model)
-            submit = await prepare(served)
-            running = Running(served, submit, endpoint, self.metrics, self.settings.request_seconds)
+            running = Running(served, await prepare(served), endpoint, self.metrics, self.settings.request_seconds)
         except ApiError as error:
             self.metrics.ended(endpoint, error.outcome, None)
             raise
@@ -74,8 +74,8 @@ class Completions:
                 response = await self._stream(body, request, shape, running)
                 streams = True
                 return response
-            outputs = await unless_disconnected(request, _collect(running))
-            return JSONResponse(shape.answer(running, outputs))
+            choices = await unless_disconnected(request, _collect(running))
+            return JSONResponse(shape.answer(running, choices))
         except ClientGoneError:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         finally:
@@ -83,17 +83,17 @@ class Completions:
                 running.end()
 
     async def _stream(self, body: GenerationRequest, request: Request, shape: Shape, running: Running) -> EventStream:
-        outputs = await unless_disconnected(request, first_of(running.outputs()))
-        with_usage = body.include_usage
+        choices = await unless_disconnected(request, first_of(running.outputs()))
+        with_usage, opening = body.include_usage, shape.opening
         parts = events(
             running,
-            outputs,
-            opening=[shape.opening(running, with_usage)] if shape.opening else [],
-            chunk=lambda output: shape.chunk(running, output, with_usage),
+            choices,
+            opening=[opening(running, index, with_usage) for index in range(running.count)] if opening else [],
+            chunk=lambda choice: shape.chunk(running, choice, with_usage),
             usage=(lambda: shape.usage(running)) if with_usage else None,
         )
         return EventStream(running, parts)
 
 
-async def _collect(running: Running) -> list[Output]:
-    return [output async for output in running.outputs()]
+async def _collect(running: Running) -> list[Choice]:
+    return [choice async for choice in running.outputs()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +68,16 @@ class ApiError(Exception):
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     """Return a 400: the request itself is wrong."""
     return ApiError(400, message, param=param, code=code)
+
+
+def crashes_engine(seconds: float) -> ApiError:
+    """Return a 422: the miner works, this request does not; a 5xx would make clients send it again by themselves."""
+    return ApiError(
+        422,
+        "the engine died while it worked on this request; the same request is refused for a while",
+        code="request_crashes_engine",
+        retry_after=math.ceil(seconds),
+    )
 
 
 def unavailable(message: str, retry_after: int = RETRY_LOAD_SECONDS) -> ApiError:

@@ -12,9 +12,10 @@ from typing import TypeVar
 
 from fastapi import Request
 
-from services.miner.api.errors import RETRY_SOON_SECONDS, ApiError, unavailable
-from services.miner.engine.client import EngineGoneError, Generation
-from services.miner.engine.messages import FinishReason, Output, Submit
+from services.miner.api.choices import Choice, interleaved
+from services.miner.api.errors import RETRY_SOON_SECONDS, ApiError, crashes_engine, invalid, unavailable
+from services.miner.engine.generation import EngineGoneError, Generation, RequestBlamedError
+from services.miner.engine.messages import FinishReason, Submit
 from services.miner.metrics import Endpoint, MinerMetrics, Outcome
 from services.miner.served import ServedModel
 
@@ -29,9 +30,12 @@ class Running:
     """A request that the engine works on."""
 
     def __init__(
-        self, served: ServedModel, submit: Submit, endpoint: Endpoint, metrics: MinerMetrics, seconds: float
+        self, served: ServedModel, submits: list[Submit], endpoint: Endpoint, metrics: MinerMetrics, seconds: float
     ) -> None:
+        first = submits[0]
         self.served = served
+        self.count = len(submits)
+        self.logprobs = first.logprobs
         self.created = int(time.time())
         self._endpoint = endpoint
         self._metrics = metrics
@@ -39,30 +43,32 @@ class Running:
         self._deadline = asyncio.get_running_loop().time() + seconds
         self._outcome = Outcome.CANCELLED
         self._ended = False
-        self._generation = _open(served, submit)
-        metrics.accepted(len(submit.prompt))
+        self._parameter = None if first.constraint is None else first.constraint.parameter
+        self._generations = _open(served, submits)
+        metrics.accepted(len(first.prompt))
 
     @property
     def request_id(self) -> str:
         """Id of this request between API and engine, also in the answer."""
-        return self._generation.request_id
+        return self._generations[0].request_id
 
     @property
     def usage(self) -> dict[str, object]:
-        """OpenAI's usage numbers so far."""
-        prompt, generated = self._generation.prompt_tokens, self._generation.generated_tokens
+        """OpenAI's usage numbers so far; the prompt counts once, however many answers it has."""
+        first = self._generations[0]
+        generated = sum(generation.generated_tokens for generation in self._generations)
         return {
-            "prompt_tokens": prompt,
+            "prompt_tokens": first.prompt_tokens,
             "completion_tokens": generated,
-            "total_tokens": prompt + generated,
-            "prompt_tokens_details": {"cached_tokens": self._generation.reused_tokens},
+            "total_tokens": first.prompt_tokens + generated,
+            "prompt_tokens_details": {"cached_tokens": first.reused_tokens},
         }
 
-    async def outputs(self) -> AsyncIterator[Output]:
+    async def outputs(self) -> AsyncIterator[Choice]:
         """Yield what the engine gives; raises ApiError when it cannot finish."""
         try:
-            async for output in self._within_time():
-                yield output
+            async for choice in self._within_time():
+                yield choice
             self._outcome = Outcome.OK
         except ApiError as error:
             self._outcome = error.outcome
@@ -73,31 +79,43 @@ class Running:
         if self._ended:
             return
         self._ended = True
-        self._generation.close()
-        self._metrics.ended(self._endpoint, self._outcome, time.monotonic() - self._generation.submitted_at)
+        for generation in self._generations:
+            generation.close()
+        self._metrics.ended(self._endpoint, self._outcome, time.monotonic() - self._generations[0].submitted_at)
 
-    async def _within_time(self) -> AsyncIterator[Output]:
+    async def _within_time(self) -> AsyncIterator[Choice]:
+        choices = interleaved(self._generations)
         while True:
             try:
                 async with asyncio.timeout_at(self._deadline):
-                    output = await anext(self._generation)
+                    choice = await anext(choices)
             except StopAsyncIteration:
                 return
             except TimeoutError as error:
                 message = f"no complete answer within {self._seconds:g} s"
                 raise ApiError(504, message, kind="server_error", code="timeout") from error
+            except RequestBlamedError as error:
+                raise crashes_engine(error.seconds) from error
             except EngineGoneError as error:
                 raise unavailable(error.message, RETRY_SOON_SECONDS) from error
+            output = choice.output
             if output.finish is FinishReason.ERROR:
+                if output.refused:
+                    raise invalid(output.error, self._parameter)
                 raise ApiError(500, output.error, kind="server_error")
-            yield output
+            yield choice
 
 
-def _open(served: ServedModel, submit: Submit) -> Generation:
+def _open(served: ServedModel, submits: list[Submit]) -> list[Generation]:
+    opened: list[Generation] = []
     try:
-        return served.client.open(submit)
+        for submit in submits:
+            opened.append(served.client.open(submit))  # noqa: PERF401  (those before a failure are closed)
     except EngineGoneError as error:
+        for generation in opened:
+            generation.close()
         raise unavailable(error.message, RETRY_SOON_SECONDS) from error
+    return opened
 
 
 async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from services.miner.api import logprobs
+from services.miner.api.choices import Choice
 from services.miner.api.running import Running
 from services.miner.engine.messages import Output
 
@@ -13,11 +15,11 @@ Json = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How one endpoint writes what the engine gave."""
+    """How one endpoint writes what the engine gave; `opening` is of one choice."""
 
-    answer: Callable[[Running, list[Output]], Json]
-    opening: Callable[[Running, bool], Json] | None
-    chunk: Callable[[Running, Output, bool], Json]
+    answer: Callable[[Running, list[Choice]], Json]
+    opening: Callable[[Running, int, bool], Json] | None
+    chunk: Callable[[Running, Choice, bool], Json]
     usage: Callable[[Running], Json]
 
 
@@ -31,6 +33,10 @@ def _head(running: Running, kind: str, prefix: str) -> Json:
     }
 
 
+def _by_index(running: Running, choices: list[Choice]) -> list[list[Output]]:
+    return [[choice.output for choice in choices if choice.index == index] for index in range(running.count)]
+
+
 def _whole(outputs: list[Output]) -> tuple[str, str | None]:
     return "".join(output.text for output in outputs), outputs[-1].finish if outputs else None
 
@@ -42,40 +48,53 @@ def _chunked(head: Json, choices: list[Json], *, with_usage: bool) -> Json:
     return chunk
 
 
-def _chat_answer(running: Running, outputs: list[Output]) -> Json:
-    text, finish = _whole(outputs)
-    message = {"role": "assistant", "content": text, "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
-    return {**_head(running, "chat.completion", "chatcmpl"), "choices": [choice], "usage": running.usage}
+def _chat_answer(running: Running, choices: list[Choice]) -> Json:
+    written = []
+    for index, outputs in enumerate(_by_index(running, choices)):
+        text, finish = _whole(outputs)
+        message = {"role": "assistant", "content": text, "refusal": None}
+        found = None if running.logprobs is None else logprobs.of_chat(outputs)
+        written.append({"index": index, "message": message, "logprobs": found, "finish_reason": finish})
+    return {**_head(running, "chat.completion", "chatcmpl"), "choices": written, "usage": running.usage}
 
 
-def _chat_delta(running: Running, delta: Json, finish: str | None, *, with_usage: bool) -> Json:
-    choice: Json = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+def _chat_delta(running: Running, choice: Json, *, with_usage: bool) -> Json:
     return _chunked(_head(running, "chat.completion.chunk", "chatcmpl"), [choice], with_usage=with_usage)
 
 
-def _chat_opening(running: Running, with_usage: bool) -> Json:
-    return _chat_delta(running, {"role": "assistant", "content": ""}, None, with_usage=with_usage)
+def _chat_opening(running: Running, index: int, with_usage: bool) -> Json:
+    delta = {"role": "assistant", "content": ""}
+    choice: Json = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+    return _chat_delta(running, choice, with_usage=with_usage)
 
 
-def _chat_chunk(running: Running, output: Output, with_usage: bool) -> Json:
+def _chat_chunk(running: Running, choice: Choice, with_usage: bool) -> Json:
+    output = choice.output
     delta: Json = {"content": output.text} if output.text else {}
-    return _chat_delta(running, delta, output.finish, with_usage=with_usage)
+    found = logprobs.of_chat([output]) if output.logprobs else None
+    written: Json = {"index": choice.index, "delta": delta, "logprobs": found, "finish_reason": output.finish}
+    return _chat_delta(running, written, with_usage=with_usage)
 
 
 def _chat_usage(running: Running) -> Json:
     return {**_head(running, "chat.completion.chunk", "chatcmpl"), "choices": [], "usage": running.usage}
 
 
-def _completion_answer(running: Running, outputs: list[Output]) -> Json:
-    text, finish = _whole(outputs)
-    choice = {"text": text, "index": 0, "logprobs": None, "finish_reason": finish}
-    return {**_head(running, "text_completion", "cmpl"), "choices": [choice], "usage": running.usage}
+def _completion_answer(running: Running, choices: list[Choice]) -> Json:
+    written = []
+    for index, outputs in enumerate(_by_index(running, choices)):
+        text, finish = _whole(outputs)
+        count = running.logprobs
+        found = None if count is None else logprobs.of_completion(outputs, likeliest=count)
+        written.append({"text": text, "index": index, "logprobs": found, "finish_reason": finish})
+    return {**_head(running, "text_completion", "cmpl"), "choices": written, "usage": running.usage}
 
 
-def _completion_chunk(running: Running, output: Output, with_usage: bool) -> Json:
-    choice: Json = {"text": output.text, "index": 0, "logprobs": None, "finish_reason": output.finish}
-    return _chunked(_head(running, "text_completion", "cmpl"), [choice], with_usage=with_usage)
+def _completion_chunk(running: Running, choice: Choice, with_usage: bool) -> Json:
+    output, count = choice.output, running.logprobs or 0
+    found = logprobs.of_completion([output], likeliest=count) if output.logprobs else None
+    written: Json = {"text": output.text, "index": choice.index, "logprobs": found, "finish_reason": output.finish}
+    return _chunked(_head(running, "text_completion", "cmpl"), [written], with_usage=with_usage)
 
 
 def _completion_usage(running: Running) -> Json:

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from services.miner.api.choices import Choice
 from services.miner.api.errors import ApiError
 from services.miner.api.running import Running
-from services.miner.engine.messages import Output
 
 Chunk = dict[str, object]
 END_MARK = b"data: [DONE]\n\n"
@@ -38,19 +38,20 @@ def event(chunk: Chunk) -> bytes:
 
 async def events(
     running: Running,
-    outputs: AsyncIterator[Output],
+    choices: AsyncIterator[Choice],
     *,
     opening: list[Chunk],
-    chunk: Callable[[Output], Chunk],
+    chunk: Callable[[Choice], Chunk],
     usage: Callable[[], Chunk] | None,
 ) -> AsyncIterator[bytes]:
-    """Yield the events of one request; an output without text and without an end makes none."""
+    """Yield the events of one request; an output with nothing to tell makes none."""
     try:
         for first in opening:
             yield event(first)
-        async for output in outputs:
-            if output.text or output.finish is not None:
-                yield event(chunk(output))
+        async for choice in choices:
+            output = choice.output
+            if output.text or output.logprobs or output.finish is not None:
+                yield event(chunk(choice))
         if usage is not None:
             yield event(usage())
     except ApiError as error:
@@ -59,14 +60,14 @@ async def events(
     running.end()
 
 
-async def first_of(outputs: AsyncIterator[Output]) -> AsyncIterator[Output]:
+async def first_of(choices: AsyncIterator[Choice]) -> AsyncIterator[Choice]:
     """Wait for the first output, so that a request that fails before it gets a status; return all of them again."""
-    first = await anext(outputs, None)
+    first = await anext(choices, None)
 
-    async def again() -> AsyncIterator[Output]:
+    async def again() -> AsyncIterator[Choice]:
         if first is not None:
             yield first
-            async for output in outputs:
-                yield output
+            async for choice in choices:
+                yield choice
 
     return again()

@@ -1,8 +1,8 @@
-"""The engine process: `python -m services.miner.engine <socket descriptor> <parent pid>`, started by `process.py` only.
+"""The engine process: `python -m services.miner.engine <socket> <flight recorder> <parent pid> <log level>`.
 
-It loads what the first message names, then steps while there is work. It dies with the API process, whatever way that
-one goes: the kernel kills it when the thread that started it is gone (`PR_SET_PDEATHSIG`), and a closed channel ends it
-at once, even in the middle of a decode.
+Only `process.py` starts it. It loads what the first message names, then steps while there is work. It dies with the API
+process, whatever way that one goes: the kernel kills it when the thread that started it is gone (`PR_SET_PDEATHSIG`),
+and a closed channel ends it at once, even in the middle of a decode.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import NoReturn
 
 import structlog
 
+from services.miner.engine.abort import AbortSwitch
 from services.miner.engine.channel import EngineChannel
 from services.miner.engine.engine import Engine
+from services.miner.engine.flight import FlightRecorder, Work
 from services.miner.engine.llama_backend import LlamaBackend
 from services.miner.engine.messages import Cancel, Load, LoadFailed, Submit, ToEngine
 from services.miner.engine.scheduler import Limits
@@ -40,26 +42,27 @@ _log = structlog.get_logger("miner.engine")
 def main(arguments: list[str]) -> int:
     """Run until the channel closes; return the exit code."""
     connection = socket.socket(fileno=int(arguments[0]))
-    _die_with_parent(int(arguments[1]))
+    switch = AbortSwitch(FlightRecorder(int(arguments[1])))
+    _die_with_parent(int(arguments[2]))
     # The API process decides when to stop; a Ctrl-C reaches the whole terminal group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    configure_logging("miner", arguments[2])
+    configure_logging("miner", arguments[3])
     take_log()
     channel = EngineChannel(connection)
     load = channel.receive()
     if not isinstance(load, Load):
         return ExitCode.FAILURE
     try:
-        engine, loaded = _load(load)
+        engine, loaded = _load(load, switch)
     except R3mesError as error:
         channel.send(LoadFailed(error.message))
         return error.exit_code
     inbox: queue.SimpleQueue[ToEngine] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(channel, inbox), name="channel", daemon=True).start()
+    threading.Thread(target=_read, args=(channel, inbox, switch), name="channel", daemon=True).start()
     channel.send(loaded.loaded())
     try:
-        _run(engine, inbox, channel)
+        _run(engine, inbox, channel, switch)
     except EngineError as error:
         _log.error("the engine stops", reason=error.message)
         return error.exit_code
@@ -67,10 +70,11 @@ def main(arguments: list[str]) -> int:
         return ExitCode.OK  # the API process is gone
 
 
-def _load(load: Load) -> tuple[Engine, LlamaBackend]:
+def _load(load: Load, switch: AbortSwitch) -> tuple[Engine, LlamaBackend]:
     if StatIdentity.of(os.fstat(load.descriptor)) != load.identity:
         raise IntegrityError("the file changed after it was checked")
     backend = LlamaBackend(load, f"/proc/self/fd/{load.descriptor}")
+    backend.abort_while(switch.flag)
     limits = Limits(
         sequences=load.sequences,
         cells=backend.cells,
@@ -80,31 +84,39 @@ def _load(load: Load) -> tuple[Engine, LlamaBackend]:
         horizon=HORIZON * GPU_HORIZON_FACTOR if load.gpu_layers else HORIZON,
         sharing=backend.sharing,
     )
-    return Engine(backend, limits), backend
+    return Engine(backend, limits, switch), backend
 
 
-def _run(engine: Engine, inbox: queue.SimpleQueue[ToEngine], channel: EngineChannel) -> NoReturn:
+def _run(engine: Engine, inbox: queue.SimpleQueue[ToEngine], channel: EngineChannel, switch: AbortSwitch) -> NoReturn:
+    switch.working(Work.IDLE)
     while True:
-        _take(engine, inbox, wait=engine.idle)
-        channel.send(engine.step())
+        _take(engine, inbox, switch, wait=engine.idle)
+        step = engine.step()
+        switch.working(Work.IDLE)
+        channel.send(step)
 
 
-def _take(engine: Engine, inbox: queue.SimpleQueue[ToEngine], *, wait: bool) -> None:
+def _take(engine: Engine, inbox: queue.SimpleQueue[ToEngine], switch: AbortSwitch, *, wait: bool) -> None:
     """Handle every message that is there; with `wait`, at least one."""
     while wait or not inbox.empty():
         message = inbox.get()
         wait = False
         match message:
             case Submit():
+                switch.working(Work.ADMITTING, (message.request_id,))
                 engine.submit(message)
+                switch.working(Work.IDLE)
             case Cancel():
                 engine.cancel(message.request_id)
+                switch.handled(message.request_id)
             case Load():
                 raise EngineError("a second model was sent to a running engine")
 
 
-def _read(channel: EngineChannel, inbox: queue.SimpleQueue[ToEngine]) -> None:
+def _read(channel: EngineChannel, inbox: queue.SimpleQueue[ToEngine], switch: AbortSwitch) -> None:
     while (message := channel.receive()) is not None:
+        if isinstance(message, Cancel):
+            switch.cancelled(message.request_id)
         inbox.put(message)
     os._exit(ExitCode.OK)  # nobody is left to answer; a running decode is not worth waiting for
 

@@ -6,19 +6,30 @@ from collections.abc import Sequence as Row
 from typing import Protocol
 
 from services.miner.engine.cache_moves import Move
-from services.miner.engine.messages import Sampling
+from services.miner.engine.logprobs import Ranking
+from services.miner.engine.messages import Submit
 from services.miner.engine.scheduler import Slice
+from services.miner.grammar.matcher import Matcher
+from services.miner.grammar.wire import Constraint
 
 
 class NoRoomError(Exception):
     """The cache found no cells for this batch and is as it was before."""
 
 
+class AbortedError(Exception):
+    """Every request of this batch was cancelled while it was computed; the cache holds nothing of it."""
+
+
 class Sampler(Protocol):
     """Chooses the next token of one request and remembers what it chose."""
 
+    def begin(self, index: int) -> None:
+        """Start what can run while other requests begin theirs; called once before each `sample`."""
+        ...
+
     def sample(self, index: int) -> int:
-        """Return the token for the `index`-th row of the last batch."""
+        """Return the token for the `index`-th row of the last batch; raises ConstraintError when there is none."""
         ...
 
     def close(self) -> None:
@@ -35,15 +46,23 @@ class Backend(Protocol):
         ...
 
     def decode(self, slices: Row[Slice]) -> None:
-        """Compute all slices together, in order; raises NoRoomError, or EngineError when the model is broken."""
+        """Compute all slices together, in order; raises NoRoomError, AbortedError, or EngineError (broken)."""
         ...
 
     def move(self, moves: Row[Move]) -> None:
         """Do these copies and cuts to the cache, in order."""
         ...
 
-    def sampler(self, sampling: Sampling) -> Sampler:
-        """Make the sampler of one request."""
+    def matcher(self, constraint: Constraint) -> Matcher:
+        """Begin to parse a constraint; raises ConstraintError when that is not possible."""
+        ...
+
+    def sampler(self, request: Submit, matcher: Matcher | None) -> Sampler:
+        """Make the sampler of one request, and with a matcher one that samples nothing else; it closes the matcher."""
+        ...
+
+    def ranking(self, index: int, token: int, count: int) -> Ranking:
+        """Return how likely a token is in a row of the last batch, and which are the `count` likeliest."""
         ...
 
     def piece(self, token: int) -> bytes:

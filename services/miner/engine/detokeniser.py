@@ -17,6 +17,13 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
         self._stopped = False
+        self.decoded = 0  # characters that the bytes so far make
+        self.shown = 0  # characters that were returned
+
+    @property
+    def mid_character(self) -> bool:
+        """The last bytes are the beginning of a character."""
+        return bool(self._decoder.getstate()[0])
 
     @property
     def stopped(self) -> bool:
@@ -31,19 +38,25 @@ class TextStream:
         """Return what was held back, once no more bytes come; an unfinished character becomes U+FFFD."""
         shown = self._take(self._decoder.decode(b"", final=True))
         held, self._held = self._held, ""
-        return shown if self._stopped else shown + held
+        if self._stopped:
+            return shown
+        self.shown += len(held)
+        return shown + held
 
     def _take(self, text: str) -> str:
         if self._stopped:
             return ""
         self._held += text
+        self.decoded += len(text)
         start = self._first_stop()
         if start is not None:
             shown, self._held, self._stopped = self._held[:start], "", True
+            self.shown += len(shown)
             return shown
         keep = self._possible_stop()
         cut = len(self._held) - keep
         shown, self._held = self._held[:cut], self._held[cut:]
+        self.shown += len(shown)
         return shown
 
     def _first_stop(self) -> int | None:

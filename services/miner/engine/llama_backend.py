@@ -11,20 +11,29 @@ import time
 from collections.abc import Sequence as Row
 from typing import Any, Literal
 
+import numpy as np
 from llama_cpp import llama_cpp
+from numpy.typing import NDArray
 
-from services.miner.engine.backend import NoRoomError
+from services.miner.engine.abort import look_at
+from services.miner.engine.backend import AbortedError, NoRoomError, Sampler
 from services.miner.engine.batch import Batch
 from services.miner.engine.cache_moves import Copy, Cut, Move
-from services.miner.engine.messages import Load, Loaded, Sampling
+from services.miner.engine.constrained import ConstrainedSampler
+from services.miner.engine.logprobs import Ranking, ranking
+from services.miner.engine.messages import Load, Loaded, Submit
 from services.miner.engine.sampling import SamplerChain
 from services.miner.engine.scheduler import Slice
-from services.miner.llama_log import last_errors
+from services.miner.grammar.candidates import Candidates
+from services.miner.grammar.matcher import Matcher, Nursery
+from services.miner.grammar.wire import Constraint
+from services.miner.llama_log import expect_errors_while, last_errors
 from shared.errors import EngineError
 
 llama: Any = llama_cpp
 
 NO_ROOM = 1  # llama_decode: no cells for this batch, the cache is as it was
+ABORTED = 2  # llama_decode: the flag was set; with n_batch == n_ubatch the cache is as it was
 MAX_SLOTS = 256  # llama.cpp makes no context for more
 MIN_SLOTS, SLOTS_A_SEQUENCE = 32, 4
 PIECE_BYTES = 256  # longer than any token of a known vocabulary; a longer one is asked for again
@@ -53,6 +62,8 @@ class LlamaBackend:
         self._vocabulary_size = int(llama.llama_vocab_n_tokens(self._vocabulary))
         self._memory = llama.llama_get_memory(self._context)
         self._batch = Batch(load.batch_tokens)
+        self._candidates = Candidates(self._vocabulary_size)
+        self._grammars = Nursery(load.descriptor, self._vocabulary_size)
         self._pieces: dict[int, bytes] = {}  # at most one entry a token of the vocabulary
         self.load_seconds = time.monotonic() - started
 
@@ -76,12 +87,20 @@ class LlamaBackend:
         )
 
     def decode(self, slices: Row[Slice]) -> None:
-        """Compute all slices in one `llama_decode`; raises NoRoomError, or EngineError when it fails for good."""
+        """Compute all slices in one `llama_decode`; raises NoRoomError, AbortedError, or EngineError."""
         result = llama.llama_decode(self._context, self._batch.fill(slices))
         if result == NO_ROOM:
             raise NoRoomError
+        if result == ABORTED:
+            raise AbortedError
         if result != 0:
             raise EngineError(f"llama_decode failed with {result}: {last_errors() or 'no reason given'}")
+
+    def abort_while(self, flag: ctypes.Array[ctypes.c_char]) -> None:
+        """End any decode while the first byte of `flag` is not 0."""
+        self._flag = flag  # llama.cpp keeps a bare pointer
+        look_at(self._context, flag)
+        expect_errors_while(flag)
 
     def move(self, moves: Row[Move]) -> None:
         """Copy and cut; cells that no slot holds any more are free at once. Raises EngineError when one is refused."""
@@ -97,9 +116,23 @@ class LlamaBackend:
         """Forget all slots."""
         llama.llama_memory_clear(self._memory, False)
 
-    def sampler(self, sampling: Sampling) -> SamplerChain:
-        """Make the sampler chain of one request."""
-        return SamplerChain(sampling, self._context, self._vocabulary_size)
+    def matcher(self, constraint: Constraint) -> Matcher:
+        """Begin to parse a constraint in a process of its own."""
+        return self._grammars.open(constraint)
+
+    def sampler(self, request: Submit, matcher: Matcher | None) -> Sampler:
+        """Make the sampler chain of one request, with its grammar beside it."""
+        chain = SamplerChain(request, self._context, self._vocabulary_size)
+        return chain if matcher is None else ConstrainedSampler(chain, matcher, self._candidates, self._logits)
+
+    def ranking(self, index: int, token: int, count: int) -> Ranking:
+        """Return how likely a token is in a row of the last batch, and which are the `count` likeliest."""
+        return ranking(self._logits(index), token, count, self.piece)
+
+    def _logits(self, index: int) -> NDArray[np.float32]:
+        """View the logits of a row of the last batch; valid until the next one."""
+        pointer = llama.llama_get_logits_ith(self._context, index)
+        return np.ctypeslib.as_array(pointer, (self._vocabulary_size,))
 
     def piece(self, token: int) -> bytes:
         """Return the bytes of a token; control tokens have none."""

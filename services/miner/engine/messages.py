@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from services.miner.grammar.wire import Constraint
 from shared.store.records import StatIdentity
 
 
@@ -25,13 +26,22 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen. `temperature` 0 is greedy; `top_k` 0, `top_p` 1, `min_p` 0 are off."""
+    """How the next token is chosen. `temperature` 0 is greedy; `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1 are off.
+
+    `repeat_last_n` counts tokens, 0 is off and -1 all of them. `mirostat` is 0 (off), 1 or 2; `mirostat_tau` is the
+    wanted surprise in bits, `mirostat_eta` how fast it is sought.
+    """
 
     temperature: float = 1.0
     top_k: int = 40
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    mirostat: Literal[0, 1, 2] = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
     repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     seed: int = 0
@@ -64,7 +74,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Generate up to `max_tokens` after `prompt` (token ids, not empty) until the end token or one of `stop`."""
+    """Generate up to `max_tokens` after `prompt` (token ids, not empty) until the end token or one of `stop`.
+
+    With a `constraint` nothing but what it matches is generated, and the end token ends in any case. `logprobs` asks
+    for the log probability of each token and of that many likeliest ones beside it.
+    """
 
     request_id: str
     prompt: tuple[int, ...]
@@ -72,6 +86,8 @@ class Submit:
     stop: tuple[str, ...] = ()
     sampling: Sampling = Sampling()
     ignore_end: bool = False
+    constraint: Constraint | None = None
+    logprobs: int | None = None
     kind: Literal["submit"] = "submit"
 
 
@@ -106,9 +122,27 @@ class LoadFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Likelihood:
+    """A token's bytes and the natural logarithm of its probability, before any sampling parameter."""
+
+    piece: tuple[int, ...]
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """A generated token, the likeliest ones in its place, and the character of the answer where its text begins."""
+
+    chosen: Likelihood
+    likeliest: tuple[Likelihood, ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """What one step added to one request: showable text, sampled tokens, and how it ended if it did.
 
+    `logprobs` are of the tokens whose text is shown by now. An error that the request is to blame for is `refused`.
     `reused` comes with the first token: how many tokens of the prompt were in the cache already.
     """
 
@@ -117,6 +151,8 @@ class Output:
     tokens: int
     finish: FinishReason | None = None
     error: str = ""
+    refused: bool = False
+    logprobs: tuple[TokenLogprobs, ...] = ()
     reused: int = 0
 
 

@@ -24,14 +24,16 @@ from services.miner.engine.sequence import Sequence
 EVICTION_CELLS = 64  # at least so many at a time, so that a full cache does not evict in every step
 EXPIRY_STEP = 256  # computed tokens between two looks for what is kept too long
 PROVEN_FACTOR = 8  # what served a second request is kept so much longer
+SHORTENED, LENGTHENED = 0.9, 1.5  # the horizon of the rest, by what expired unused and by what did not: even at 1 in 5
+SHORTEST, LONGEST = 1 / 8, 8  # of the horizon at the start
 
 
 class PrefixCache:
-    """The slots and cells of one unified cache. `horizon`: computed tokens for which something unused is kept.
+    """The slots and cells of one unified cache. `horizon`: computed tokens for which something unused is kept at first.
 
     A kept cell costs something in every step (attention walks over it) and saves computing it again, so what nobody
-    asks for must go; time does not count, so that an idle engine forgets nothing. `sharing` off: nothing is shared or
-    kept, for memory that cannot drop a suffix.
+    asks for must go: the sooner the less was asked for lately. Time does not count, so that an idle engine forgets
+    nothing. `sharing` off: nothing is shared or kept, for memory that cannot drop a suffix.
     """
 
     def __init__(self, *, cells: int, slots: int, horizon: int, sharing: bool = True) -> None:
@@ -39,7 +41,8 @@ class PrefixCache:
         self.pledged = 0
         self.held = 0
         self._sharing = sharing
-        self._horizon = horizon
+        self._start_horizon = horizon
+        self._horizon: float = horizon
         self._root = make_root()
         self._kept: dict[int, Node] = {}  # slot -> the last node that it holds
         self._free_slots = list(range(slots - 1, -1, -1))
@@ -75,6 +78,8 @@ class PrefixCache:
         for node in parent.upwards():
             if not node.users:
                 self.pledged += len(node.tokens)
+                if not node.proven:
+                    self._stretch(LENGTHENED)
             node.users.add(sequence)
             node.proven = True
         leaf = Node(parent.end, sequence.tokens[parent.end :], parent, users={sequence}, writer=sequence)
@@ -145,6 +150,8 @@ class PrefixCache:
             return
         self._looked_at = self._clock
         while (overdue := next(filter(self._is_overdue, self._kept_ends()), None)) is not None:
+            if not overdue.proven:
+                self._stretch(SHORTENED)
             self._trim(overdue, overdue.computed)
 
     def take_moves(self) -> tuple[Move, ...]:
@@ -237,7 +244,12 @@ class PrefixCache:
         return (node for node in self._kept.values() if not node.children and not node.users)
 
     def _is_overdue(self, node: Node) -> bool:
-        return self._clock - node.used_at > self._horizon * (PROVEN_FACTOR if node.proven else 1)
+        horizon = self._start_horizon * PROVEN_FACTOR if node.proven else self._horizon
+        return self._clock - node.used_at > horizon
+
+    def _stretch(self, factor: float) -> None:
+        wanted = self._horizon * factor
+        self._horizon = min(max(wanted, self._start_horizon * SHORTEST), self._start_horizon * LONGEST)
 
     def _trim(self, node: Node, count: int) -> None:
         """Give up the last `count` tokens of the end of a kept run."""

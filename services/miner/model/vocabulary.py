@@ -17,6 +17,7 @@ from shared.errors import EngineError, NotReadyError
 llama: Any = llama_cpp
 
 NO_TOKEN = -1  # LLAMA_TOKEN_NULL
+PIECE_BYTES = 256  # longer than any token of a known vocabulary; a longer one is asked for again
 
 
 class Vocabulary:
@@ -34,6 +35,11 @@ class Vocabulary:
         self.adds_bos = bool(llama.llama_vocab_get_add_bos(self._vocabulary))
         self.bos = self._text(llama.llama_vocab_bos(self._vocabulary))
         self.eos = self._text(llama.llama_vocab_eos(self._vocabulary))
+
+    @property
+    def pointer(self) -> object:
+        """The `llama_vocab`, for calls into llama.cpp before `close`."""
+        return self._vocabulary
 
     def tokenise(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the token ids of `text`.
@@ -53,6 +59,20 @@ class Vocabulary:
         if count < 0:
             raise EngineError(f"the vocabulary gives {-count} tokens for {len(content)} bytes")
         return tokens[:count]
+
+    def piece(self, token: int, *, special: bool) -> bytes:
+        """Return the bytes of a token; control tokens have some only when they are `special`. Not after `close`."""
+        size = PIECE_BYTES
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length = llama.llama_token_to_piece(self._vocabulary, token, buffer, size, 0, special)
+            if length >= 0:
+                return buffer.raw[:length]
+            size = -length
+
+    def ends(self, token: int) -> bool:
+        """Tell whether a token ends the answer. Not after `close`."""
+        return bool(llama.llama_vocab_is_eog(self._vocabulary, token))
 
     def close(self) -> None:
         """Free the vocabulary; later calls raise NotReadyError."""

@@ -118,8 +118,11 @@ class Store:
 class Miner:
     """A real `python -m services.miner` on a store."""
 
-    def __init__(self, store: Store, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, store: Store, environment: Mapping[str, str] | None = None, module: str = "services.miner"
+    ) -> None:
         self.store = store
+        self._module = module
         self.log = store.folder / "miner.log"
         self._environment = {
             "R3MES_MODELS_DIR": str(store.layout.root),
@@ -143,7 +146,7 @@ class Miner:
         self._lines, self._port = LogReader(self.log), None
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "services.miner"],
+                [sys.executable, "-m", self._module],
                 env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

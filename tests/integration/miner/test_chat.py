@@ -102,8 +102,9 @@ SHARP = (
 
 
 def test_requests_at_once_give_the_same_greedy_answers_as_alone(miner: Miner) -> None:
+    # Their first words: later ones may differ by llama.cpp's own rounding, which test_correctness.py takes out.
     def continued(prompt: str) -> str:
-        body = {"model": MODEL_NAME, "prompt": prompt, "temperature": 0, "max_tokens": 12}
+        body = {"model": MODEL_NAME, "prompt": prompt, "temperature": 0, "max_tokens": 4}
         return str(miner.post("/v1/completions", body).json()["choices"][0]["text"])
 
     alone = [continued(prompt) for prompt in SHARP]
@@ -162,6 +163,15 @@ def test_the_metrics_count_what_happened(miner: Miner) -> None:
     assert miner.metric("r3mes_miner_requests_running") == 0
     assert miner.metric("r3mes_miner_gpu_offload_active") == 0
     assert f'r3mes_miner_model_info{{engine="llama.cpp",model="{MODEL_NAME}"' in miner.get("/metrics").text
+
+
+def test_a_prompt_that_came_before_is_taken_from_the_cache_and_counted(miner: Miner) -> None:
+    question = "Which animals live in a lighthouse, and who feeds them on Sundays?"
+    first = miner.chat(question).json()["usage"]
+    hits = miner.metric("r3mes_miner_prefix_cache_hit_tokens_total")
+    again = miner.chat(question).json()["usage"]
+    assert again["prompt_tokens_details"] == {"cached_tokens": first["prompt_tokens"] - 1}
+    assert miner.metric("r3mes_miner_prefix_cache_hit_tokens_total") == hits + first["prompt_tokens"] - 1
 
 
 def test_an_answer_has_a_request_id_and_keeps_a_given_one(miner: Miner) -> None:

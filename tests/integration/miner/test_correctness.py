@@ -19,6 +19,8 @@ from tests.integration.miner.engine_stand import Alone, EngineStand, loaded_back
 from tests.integration.miner.stand import model_file
 from tests.support.dequantised import write_dequantised
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 AGREEMENT = 0.99
 ANSWER = 40
 SMALL = 4  # requests that have room in 256 cells

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from services.miner.engine.backend import NoRoomError
 from services.miner.engine.cache_moves import Copy, Cut, Move
-from services.miner.engine.messages import Sampling
+from services.miner.engine.logprobs import Ranking
+from services.miner.engine.messages import Likelihood, Submit
 from services.miner.engine.scheduler import Slice
+from services.miner.grammar.matcher import ConstraintError, Matcher
+from services.miner.grammar.wire import Constraint
 
 END = 0
 
@@ -23,8 +26,12 @@ class FakeSampler:
         self._backend = backend
         self._backend.samplers += 1
 
+    def begin(self, index: int) -> None:
+        self._begun = index
+
     def sample(self, index: int) -> int:
         """A function of all tokens of the sequence, so that recomputing it gives the same."""
+        assert self._begun == index
         return self._backend.token_after(self._backend.rows[index])
 
     def close(self) -> None:
@@ -81,8 +88,16 @@ class FakeBackend:
                     assert start <= len(self.held.get(slot, [])), "what is cut must be there"
                     self.held[slot] = self.held.get(slot, [])[:start]
 
-    def sampler(self, _sampling: Sampling) -> FakeSampler:
+    def matcher(self, _constraint: Constraint) -> Matcher:
+        raise ConstraintError("this model takes no grammar")
+
+    def sampler(self, _request: Submit, _matcher: Matcher | None) -> FakeSampler:
         return FakeSampler(self)
+
+    def ranking(self, index: int, token: int, count: int) -> Ranking:
+        """How long the history is stands for the log probability, as one can tell it from any other."""
+        others = tuple(Likelihood(tuple(self.piece(other)), -float(other)) for other in range(count))
+        return Likelihood(tuple(self.piece(token)), -float(len(self.rows[index]))), others
 
     def piece(self, token: int) -> bytes:
         return f"<{token}>".encode()

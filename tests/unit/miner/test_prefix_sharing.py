@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.miner.engine.messages import FinishReason
+from services.miner.engine.prefix_cache import EXPIRY_STEP
 from services.miner.engine.prefix_tree import common_prefix, make_root, match
 from services.miner.engine.scheduler import Limits
 from tests.unit.miner.test_engine import Stand, expected, requests
@@ -170,6 +171,19 @@ def test_who_needs_a_slot_gives_up_another_prefix_than_its_own() -> None:
     stand.submit("again", [1] * 50, 1)
     stand.run()
     assert computed(stand) - before == 1
+
+
+def test_where_nothing_is_asked_for_again_little_is_kept_and_where_much_is_more() -> None:
+    kept = {}
+    for name, asked_again in (("once", False), ("again", True)):
+        stand = Stand(LIMITS)
+        for number in range(120):
+            prompt = [number // 2 if asked_again else number, *SYSTEM[:50]]
+            stand.submit(str(number), prompt, 1)
+            stand.run()
+        kept[name] = stand.engine.scheduler.cache.held
+    assert kept["once"] <= LIMITS.horizon / 8 + EXPIRY_STEP + len(SYSTEM)
+    assert kept["again"] >= 2 * kept["once"]
 
 
 def test_without_sharing_every_request_computes_everything_and_nothing_is_kept() -> None:

@@ -97,7 +97,7 @@ class Stack:
     def swaps_to_b(self, answer: Future[list[bytes]]) -> None:
         """Hold the miner to it: it waits for the answer that runs, which is whole, and then serves B alone."""
         wait_until(self._is_swapping, 120, "the miner to swap")
-        assert not answer.done(), "the answer was too short for this machine"
+        assert not answer.done(), f"cut off, or too short for this machine: {answer.result()[-2:]}"
         ended_cleanly(answer.result(240))
         wait_until(lambda: self.served() == [NEXT], 120, "B to be served")
         self.miner.wait_ready()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from benchmarks.origin import Behaviour, Origin
 from tests.integration.miner.stand import FILE_NAME, MODEL_NAME, SHA256, Miner, genesis_entry, model_file
@@ -67,10 +68,12 @@ class Stack:
         self._pids = self._running()
 
     def accept_b(self, *options: str) -> None:
-        """Do what an operator does: a genesis that pins B alone in the place of the old one, and the command."""
+        """Do what an operator does, a genesis that pins B alone and the command; wait until the downloader noticed."""
         self.genesis.write_bytes(list_form(self._pin(self.b, NEXT, NEXT_FILE)))
         done = self._shell.run("genesis", "accept", "--yes", *options, **self._environ)
         assert done.returncode == 0, done.stderr
+        status = f"{self.downloader.url}/api/v1/models/{self.b.sha256}"
+        wait_until(lambda: requests.get(status, timeout=10).ok, 30, "the downloader to know B")
 
     def wait_verified(self, digest: str) -> None:
         self.downloader.wait_for(digest, "verified", 120)
@@ -170,9 +173,9 @@ def test_a_staged_genesis_is_fetched_first_and_accepted_without_another_download
     assert stack.b.counters["sent"] == stack.b.size
     assert stack.served() == [MODEL_NAME]
     stack.answers(MODEL_NAME)
-    requests = stack.b.counters["requests"]
+    asked = stack.b.counters["requests"]
     with stack.long_answer() as answer:
         stack.accept_b()
         stack.swaps_to_b(answer)
     assert (stack.a.counters["sent"], stack.b.counters["sent"]) == (stack.a.size, stack.b.size)
-    assert stack.b.counters["requests"] == requests
+    assert stack.b.counters["requests"] == asked

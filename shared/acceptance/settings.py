@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import ipaddress
 import os
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from dotenv import dotenv_values
-from dotenv.parser import parse_stream
+from dotenv.parser import Binding, parse_stream
 from pydantic import BeforeValidator, Field, SecretStr
 
 from shared.acceptance.minisign import PublicKey, parse_public_key
@@ -33,6 +34,7 @@ from shared.settings import (
 
 MAX_ENV_BYTES = 1024 * 1024
 DEFAULT_GENESIS = Path("genesis/genesis.json")
+_LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 def _lower(value: object) -> object:
@@ -90,8 +92,19 @@ def is_redis_given(values: Mapping[str, str]) -> bool:
 def read_env_file(path: Path) -> dict[str, str]:
     """Return the non-empty settings of a `.env` file that this stack knows; an absent file has none.
 
-    Raises ConfigurationError for a line that cannot be read and for an unknown `R3MES_*` name.
+    Raises ConfigurationError for a line that cannot be read, an unknown `R3MES_*` name, a name that stands twice, and a
+    value of ours that is empty only because of what it refers to.
     """
+    text = _text_of(path)
+    bindings = list(parse_stream(io.StringIO(text)))
+    _check_lines(bindings, path)
+    given = dotenv_values(stream=io.StringIO(text), interpolate=True)
+    check_names(set(given), where=str(path))
+    _check_references(bindings, given, path)
+    return {name: value for name, value in given.items() if value and value.strip() and _is_ours(name)}
+
+
+def _text_of(path: Path) -> str:
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -101,19 +114,50 @@ def read_env_file(path: Path) -> dict[str, str]:
             raise ConfigurationError(f"{path} is larger than {MAX_ENV_BYTES} bytes", next_step="shorten it")
         text = raw.decode("utf-8")
     except FileNotFoundError:
-        return {}
+        return ""
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read {path}: {error}", next_step="correct the file or its rights") from error
     if "\0" in text:  # an environment has none, and no path may hold one
         raise ConfigurationError(f"{path} holds a NUL character", next_step="write it anew as a text file")
-    for binding in parse_stream(io.StringIO(text)):
+    return text
+
+
+def _check_lines(bindings: Sequence[Binding], path: Path) -> None:
+    lines: dict[str, int] = {}
+    for binding in bindings:
+        line = _line(binding)
         if binding.error:
             raise ConfigurationError(
-                f"{path}, line {binding.original.line}: not a setting", next_step="write NAME=value, or # before a note"
+                f"{path}, line {line}: not a setting", next_step="write NAME=value, or # before a note"
             )
-    given = dotenv_values(stream=io.StringIO(text), interpolate=True)
-    check_names(set(given), where=str(path))
-    return {name: value for name, value in given.items() if value and value.strip() and _is_ours(name)}
+        if binding.key is None:
+            continue
+        if binding.key in lines:  # of two pins the last would count, and nobody would be told
+            raise ConfigurationError(
+                f"{path}, line {line}: {binding.key} stands in line {lines[binding.key]} already",
+                next_step="keep one of them",
+            )
+        lines[binding.key] = line
+
+
+def _check_references(bindings: Sequence[Binding], given: Mapping[str, str | None], path: Path) -> None:
+    """Refuse `NAME=${UNSET}`: read as no value, it would take a check away that somebody meant to set."""
+    for binding in bindings:
+        name, written = binding.key, binding.value
+        if name is None or not _is_ours(name) or not written or not written.strip():
+            continue
+        if not (given[name] or "").strip():
+            raise ConfigurationError(
+                f"{path}, line {_line(binding)}: {name} is empty, because what it refers to is not set",
+                next_step=f"set what it refers to, or write `{name}=` to leave it unset",
+            )
+
+
+def _line(binding: Binding) -> int:
+    """Return where a binding's own text begins: the parser counts from the empty lines before it."""
+    text = binding.original.string
+    blank = text[: len(text) - len(text.lstrip())]
+    return binding.original.line + len(_LINE_END.findall(blank))
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -8,6 +8,7 @@ window), `chain` (the registry in a chain's genesis) and `registry` (its entries
 forms), `fields` (the rule of each field, for all forms).
 """
 
+from shared.genesis.chain import MAX_PLAIN_BYTES
 from shared.genesis.difference import ModelChange, difference
 from shared.genesis.files import (
     missing_genesis,
@@ -17,7 +18,7 @@ from shared.genesis.files import (
     too_long_genesis,
     unreadable_genesis,
 )
-from shared.genesis.parse import MAX_GENESIS_BYTES, MAX_PLAIN_BYTES, parse_genesis, parse_genesis_stream
+from shared.genesis.parse import MAX_GENESIS_BYTES, parse_genesis, parse_genesis_stream
 from shared.genesis.types import Genesis, LeftOut, ModelPin
 
 __all__ = [

@@ -24,6 +24,7 @@ _LISTS = ("model_registry_list", "modelRegistryList")
 _REGISTRY = f"{CHAIN_KEY}.{_MODULE}.{_LISTS[0]}"
 # Of the other forms: a file that could be read in two ways is read in neither.
 FOREIGN_KEYS = frozenset({"model_config", "models", "model_ipfs"})
+MAX_PLAIN_BYTES = 64 * 1024  # of a file with one of these
 _NEXT = (
     "name an export of a chain that has one, or write the model's own genesis: "
     "`r3mes genesis add FILE.gguf --name NAME --url URL --genesis NEW.json`"
@@ -84,9 +85,12 @@ def walk_registry(stream: JsonStream, refuse: Refuser, take: TakeEntry) -> Walke
     for key in stream.keys(""):
         if key == CHAIN_KEY:
             walked = _walk_state(stream, refuse, take)
-        else:
-            foreign = key if key in FOREIGN_KEYS else foreign
-            stream.skip()
+            continue
+        if key in FOREIGN_KEYS:
+            foreign = key
+            if walked is Walked.ANOTHER_FORM:  # plain, or wrong in any case: neither takes minutes to be refused
+                stream.restrict(MAX_PLAIN_BYTES)
+        stream.skip()
     stream.end()
     if walked is not Walked.ANOTHER_FORM and foreign:
         raise refuse.error(foreign, f"the key {foreign} beside {CHAIN_KEY}", "one form: a chain genesis or a plain one")

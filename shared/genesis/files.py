@@ -8,7 +8,8 @@ import stat
 from pathlib import Path
 
 from shared.errors import GenesisError
-from shared.genesis.parse import MAX_GENESIS_BYTES, MAX_PLAIN_BYTES, parse_genesis_stream
+from shared.genesis.chain import MAX_PLAIN_BYTES
+from shared.genesis.parse import MAX_GENESIS_BYTES, parse_genesis_stream
 from shared.genesis.types import Genesis
 
 

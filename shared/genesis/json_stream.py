@@ -81,6 +81,11 @@ class JsonStream:
         """The digest, in hex, of the bytes read so far: of the whole file after `end`."""
         return self._digest.hexdigest()
 
+    def restrict(self, limit: int) -> None:
+        """From now on refuse more than `limit` bytes, those that were read among them."""
+        self._limit = limit
+        self._check_size()
+
     def peek(self) -> str:
         """Return the next character that is not white space, without passing it; empty at the end of the file."""
         while True:
@@ -296,14 +301,17 @@ class JsonStream:
         pending = len(self._decoder.getstate()[0])
         offset = self.size - pending
         self.size += len(chunk)
-        if self.size > self._limit:
-            raise JsonRefusedError(f"more than {self._limit} bytes", f"at most {self._limit} bytes")
+        self._check_size()
         self._digest.update(chunk)
         self._at_end = not chunk
         try:
             return self._decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
             raise JsonRefusedError(f"bytes that are not UTF-8 at offset {offset + error.start}", "UTF-8") from error
+
+    def _check_size(self) -> None:
+        if self.size > self._limit:
+            raise JsonRefusedError(f"more than {self._limit} bytes", f"at most {self._limit} bytes")
 
     def _syntax_error(self, position: int, message: str) -> JsonRefusedError:
         before = self._text[:position] if position >= 0 else ""

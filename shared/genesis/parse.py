@@ -10,7 +10,8 @@ Pure but for reading its source. Which form a file has is said by the keys of it
 | `model_ipfs`   | legacy, no SHA-256 | 64 KiB  | refused, with the way to migrate                              |
 
 `app_state` beside one of the other three is refused. The first pass (`chain.find_registry`) reads the whole file once
-through a window of bounded size, takes the registry on the way, and keeps the first 64 KiB for the plain forms.
+through a window of bounded size, takes the registry on the way, and keeps the first 64 KiB for the plain forms; it ends
+where a file with a key of theirs turns out to be longer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import io
 
-from shared.genesis.chain import chain_genesis, find_registry
+from shared.genesis.chain import MAX_PLAIN_BYTES, chain_genesis, find_registry
 from shared.genesis.json_stream import JsonStream, Source
 from shared.genesis.quote import quote
 from shared.genesis.refuser import Refuser, check_unique, model_pin
@@ -26,7 +27,6 @@ from shared.genesis.strict_json import JsonRefusedError, JsonValue, join, load
 from shared.genesis.types import Genesis, ModelPin
 
 MAX_GENESIS_BYTES = 256 * 1024 * 1024
-MAX_PLAIN_BYTES = 64 * 1024
 
 REQUIRED_KEYS = (
     "model_name",

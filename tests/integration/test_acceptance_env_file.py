@@ -9,6 +9,7 @@ import pytest
 from shared.acceptance import InitSettings, load_init_settings
 from shared.errors import ConfigurationError
 
+PIN, OTHER_PIN = "a" * 64, "b" * 64
 CONTAINER = {"R3MES_STORE_KIND": "container", "R3MES_MODELS_DIR": "/models"}
 
 
@@ -63,6 +64,14 @@ REFUSED: list[tuple[str, str | bytes, str]] = [
     ("an unknown name without a value", "R3MES_TYPO\n", "R3MES_TYPO"),
     ("an open bind", "R3MES_BIND=0.0.0.0\n", "R3MES_API_KEYS"),
     ("a line that is no setting", "R3MES_NODE=a\n=x y\n", "line 2"),
+    ("a line that is no setting after empty ones", "R3MES_NODE=a\n\n \n=x y\n", "line 4"),
+    ("two pins", f"R3MES_GENESIS_SHA256={PIN}\n\nR3MES_GENESIS_SHA256={OTHER_PIN}\n", "line 3"),
+    ("a pin that is taken back below", f"R3MES_GENESIS_SHA256={PIN}\nR3MES_GENESIS_SHA256=\n", "line 1 already"),
+    ("a setting with and without export", "export R3MES_NODE=a\nR3MES_NODE=a\n", "R3MES_NODE"),
+    ("a name twice that a pin refers to", f"A={PIN}\nA=\nR3MES_NODE=${{A}}\n", "line 2"),
+    ("a pin that refers to what is not set", "R3MES_GENESIS_SHA256=${PIN_OF_NOBODY}\n", "R3MES_GENESIS_SHA256="),
+    ("nodes behind an empty default", "\nR3MES_CHAIN_RPC='${NOBODY_S_NODES:-} '\n", "line 2: R3MES_CHAIN_RPC"),
+    ("a proxy that refers to an empty name", "A=\nHTTPS_PROXY=${A}\n", "HTTPS_PROXY"),
     ("bytes that are not UTF-8", b"R3MES_NODE=\xff\n", ".env"),
     ("a secret given both ways", "HF_TOKEN=x\nHF_TOKEN_FILE=y\n", "HF_TOKEN"),
     ("a signature key", "R3MES_GENESIS_PUBKEY=RWQ\n", "R3MES_GENESIS_PUBKEY"),
@@ -76,6 +85,21 @@ def test_a_file_that_cannot_stand_is_refused(tmp_path: Path, what: str, text: st
         load(tmp_path, text)
 
     assert named in caught.value.diagnostics(), what
+
+
+def test_what_is_empty_as_written_is_unset(tmp_path: Path) -> None:
+    settings = load(tmp_path, "R3MES_GENESIS_SHA256=\nR3MES_CHAIN_RPC=''\nR3MES_GENESIS_PUBKEY=' '\nR3MES_BIND\n")
+
+    assert (settings.genesis_sha256, settings.chain_rpc, settings.genesis_pubkey) == (None, None, None)
+    assert settings.bind == "127.0.0.1"
+
+
+def test_a_reference_to_what_is_set_counts_and_an_empty_one_of_a_foreign_name_is_nobody_s_matter(
+    tmp_path: Path,
+) -> None:
+    settings = load(tmp_path, f"A={PIN}\nR3MES_GENESIS_SHA256=${{A}}\nOTHER=${{NOBODY_S_NAME}}\n")
+
+    assert settings.genesis_sha256 == PIN
 
 
 def test_on_a_host_the_file_is_not_read(tmp_path: Path) -> None:

@@ -89,6 +89,12 @@ class Downloader:
         assert self._process is not None
         return self._process.wait(timeout)
 
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process that was started last and was neither killed nor terminated."""
+        assert self._process is not None
+        return self._process
+
     def kill(self) -> None:
         """SIGKILL."""
         if self._process is not None:

@@ -82,9 +82,7 @@ SIZES = [
     WrongFile("100,000 models", b'{"models": [' + b"{}," * 100_000 + b"{}]}", "", "more than 65536 bytes"),
     WrongFile("a name that fills the file", spelled("model_name", f'"{"x" * 65_000}"'), NAME, "(65000 characters)"),
     WrongFile("lists nested by the ten thousand", b"[" * 30_000 + b"]" * 30_000, "", "nesting too deep"),
-    WrongFile(
-        "objects nested by the ten thousand", b'{"models":' * 6_000 + b"1" + b"}" * 6_000, "", "nesting too deep"
-    ),
+    WrongFile("objects nested by the thousand", b'{"models":' * 5_900 + b"1" + b"}" * 5_900, "", "nesting too deep"),
     WrongFile("a field nested deeply", spelled("model_name", "[" * 9_000 + "]" * 9_000), "", "nesting too deep"),
     WrongFile("a number of 60,000 digits", spelled("size_bytes", "9" * 60_000), "", "more than 600 characters"),
     WrongFile(

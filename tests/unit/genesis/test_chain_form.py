@@ -299,6 +299,23 @@ def test_neither_size_decides_the_form() -> None:
     assert "more than 65536 bytes" in refused(plain_form().ljust(MAX_PLAIN_BYTES + 1)).found
 
 
+@pytest.mark.parametrize("key", ["models", "model_config", "model_ipfs"])
+def test_a_plain_form_beyond_its_limit_is_read_no_further(key: str) -> None:
+    source = io.BytesIO(b'{"%b": [' % key.encode() + b"{}," * 3_000_000 + b"{}]}")
+
+    with pytest.raises(GenesisError) as caught:
+        parse_genesis_stream(source, file=FILE)
+
+    assert (caught.value.found, caught.value.wanted) == ("more than 65536 bytes", "at most 65536 bytes")
+    assert source.tell() <= MAX_PLAIN_BYTES + json_stream.CHUNK
+
+
+def test_a_key_of_a_plain_form_behind_a_large_chain_genesis_is_named() -> None:
+    raw = with_bank(PADDING)[:-1] + b', "models": []}'
+
+    assert "the key models beside app_state" in refused(raw).found
+
+
 def test_an_error_names_its_line_and_column_however_far_in() -> None:
     raw = with_bank(b"[\n" + b'"x",\n' * 200_000 + b'"y" "z"]')
     line = raw[: raw.index(b'"z"')].count(b"\n") + 1

@@ -22,6 +22,7 @@ from services.miner.engine.cache_moves import Copy, Cut, Move
 from services.miner.engine.constrained import ConstrainedSampler
 from services.miner.engine.logprobs import Ranking, ranking
 from services.miner.engine.messages import Load, Loaded, Submit
+from services.miner.engine.prefix_cache import slot_count
 from services.miner.engine.sampling import SamplerChain
 from services.miner.engine.scheduler import Slice
 from services.miner.grammar.candidates import Candidates
@@ -34,8 +35,6 @@ llama: Any = llama_cpp
 
 NO_ROOM = 1  # llama_decode: no cells for this batch, the cache is as it was
 ABORTED = 2  # llama_decode: the flag was set; with n_batch == n_ubatch, and attention alone, the cache is as it was
-MAX_SLOTS = 256  # llama.cpp makes no context for more
-MIN_SLOTS, SLOTS_A_SEQUENCE = 32, 4
 PIECE_BYTES = 256  # longer than any token of a known vocabulary; a longer one is asked for again
 
 
@@ -173,11 +172,6 @@ class LlamaBackend:
         if llama.llama_model_is_recurrent(self._model):
             return "recurrent"
         return "sliding-window" if llama.llama_model_n_swa(self._model) > 0 else "attention"
-
-
-def slot_count(sequences: int) -> int:
-    """Return how many slots there are for sequences that run and prefixes that are kept."""
-    return min(MAX_SLOTS, max(MIN_SLOTS, SLOTS_A_SEQUENCE * sequences))
 
 
 def _context_parameters(load: Load, slots: int) -> ctypes.Structure:

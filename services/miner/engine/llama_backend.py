@@ -22,6 +22,7 @@ from services.miner.engine.cache_moves import Copy, Cut, Move
 from services.miner.engine.constrained import ConstrainedSampler
 from services.miner.engine.logprobs import Ranking, ranking
 from services.miner.engine.messages import Load, Loaded, Submit
+from services.miner.engine.prefix_cache import slot_count
 from services.miner.engine.sampling import SamplerChain
 from services.miner.engine.scheduler import Slice
 from services.miner.grammar.candidates import Candidates
@@ -33,9 +34,7 @@ from shared.errors import EngineError
 llama: Any = llama_cpp
 
 NO_ROOM = 1  # llama_decode: no cells for this batch, the cache is as it was
-ABORTED = 2  # llama_decode: the flag was set; with n_batch == n_ubatch the cache is as it was
-MAX_SLOTS = 256  # llama.cpp makes no context for more
-MIN_SLOTS, SLOTS_A_SEQUENCE = 32, 4
+ABORTED = 2  # llama_decode: the flag was set; with n_batch == n_ubatch, and attention alone, the cache is as it was
 PIECE_BYTES = 256  # longer than any token of a known vocabulary; a longer one is asked for again
 
 
@@ -97,7 +96,12 @@ class LlamaBackend:
             raise EngineError(f"llama_decode failed with {result}: {last_errors() or 'no reason given'}")
 
     def abort_while(self, flag: ctypes.Array[ctypes.c_char]) -> None:
-        """End any decode while the first byte of `flag` is not 0."""
+        """End any decode while the first byte of `flag` is not 0; a model with a state goes on to the end of its step.
+
+        llama.cpp moves the states of other sequences before it computes, and does not move them back.
+        """
+        if self._memory_kind() in ("recurrent", "hybrid"):
+            return
         self._flag = flag  # llama.cpp keeps a bare pointer
         look_at(self._context, flag)
         expect_errors_while(flag)
@@ -168,11 +172,6 @@ class LlamaBackend:
         if llama.llama_model_is_recurrent(self._model):
             return "recurrent"
         return "sliding-window" if llama.llama_model_n_swa(self._model) > 0 else "attention"
-
-
-def slot_count(sequences: int) -> int:
-    """Return how many slots there are for sequences that run and prefixes that are kept."""
-    return min(MAX_SLOTS, max(MIN_SLOTS, SLOTS_A_SEQUENCE * sequences))
 
 
 def _context_parameters(load: Load, slots: int) -> ctypes.Structure:

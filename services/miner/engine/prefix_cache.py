@@ -21,11 +21,18 @@ from services.miner.engine.cache_moves import Copy, Cut, Move
 from services.miner.engine.prefix_tree import Match, Node, make_root, match
 from services.miner.engine.sequence import Sequence
 
+MAX_SLOTS = 256  # llama.cpp makes no context for more
+MIN_SLOTS, SLOTS_A_SEQUENCE = 32, 4
 EVICTION_CELLS = 64  # at least so many at a time, so that a full cache does not evict in every step
 EXPIRY_STEP = 256  # computed tokens between two looks for what is kept too long
 PROVEN_FACTOR = 8  # what served a second request is kept so much longer
 SHORTENED, LENGTHENED = 0.9, 1.5  # the horizon of the rest, by what expired unused and by what did not: even at 1 in 5
 SHORTEST, LONGEST = 1 / 8, 8  # of the horizon at the start
+
+
+def slot_count(sequences: int) -> int:
+    """Return how many slots there are for sequences that run and prefixes that are kept."""
+    return min(MAX_SLOTS, max(MIN_SLOTS, SLOTS_A_SEQUENCE * sequences))
 
 
 class PrefixCache:

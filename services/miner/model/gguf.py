@@ -7,6 +7,7 @@ and parts of a split model. Raises IntegrityError that names the place; returns 
 from __future__ import annotations
 
 import io
+import re
 import struct
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -27,15 +28,25 @@ MAX_ARRAY_STRINGS = 1 << 24  # the largest vocabularies have a quarter of a mill
 KEPT_STRING_BYTES = 1 << 20  # a chat template is some kilobytes
 KEPT_ARRAY_ITEMS = 4_096  # per-layer numbers are kept, the vocabulary is walked over
 
+ENDS = ("token_embd.weight", "output.weight")
+_BLOCK = re.compile(r"blk\.(\d{1,5})\.")
+
 Value = int | float | bool | str | tuple[int | float | bool, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What the header says. `metadata` holds numbers, short arrays of numbers and strings; long ones are None."""
+    """What the header says. `metadata` holds numbers, short arrays of numbers and strings; long ones are None.
+
+    `words` is the size of the vocabulary, `block_bytes` the weights of each layer, `output_bytes` those of the last
+    matrix, which makes the logits; 0 and empty where the file has none.
+    """
 
     metadata: dict[str, Value]
     tensors: int
+    words: int = 0
+    block_bytes: tuple[int, ...] = ()
+    output_bytes: int = 0
 
     @property
     def architecture(self) -> str:
@@ -83,6 +94,9 @@ class _Walk:
         self._file = file
         self._size = size
         self._at = 0
+        self._words = 0
+        self._blocks: dict[int, int] = {}
+        self._ends: dict[str, int] = {}
 
     def structure(self) -> Structure:
         if self._take(4, "magic") != MAGIC:
@@ -101,7 +115,9 @@ class _Walk:
         if metadata.get("split.count", 0) not in (0, 1):
             raise self._wrong("split.count", "one part of a split model")
         self._tensors(tensors, _alignment(metadata))
-        return Structure(metadata, tensors)
+        blocks = tuple(self._blocks[index] for index in sorted(self._blocks))
+        output = self._ends.get("output.weight", self._ends.get("token_embd.weight", 0))  # one matrix may be both ends
+        return Structure(metadata, tensors, self._words, blocks, output)
 
     def _value(self, key: str) -> Value:
         kind = self._number("<I", key)
@@ -122,6 +138,8 @@ class _Walk:
                 raise self._wrong(key, f"{count} strings are too many, or do not fit the file")
             for _ in range(count):
                 self._skip(self._number("<Q", key), key)
+            if key == "tokenizer.ggml.tokens":
+                self._words = count
             return None
         if kind not in SCALARS:
             raise self._wrong(key, f"unknown array type {kind}")
@@ -141,6 +159,7 @@ class _Walk:
                 raise self._wrong(f"tensor {index}", f"the name {name!r} stands twice")
             names.add(name)
             size = self._tensor_bytes(name)
+            self._count_weights(name, size)
             offset = self._number("<Q", name)
             if offset != expected:
                 raise self._wrong(name, f"offset {offset}, wanted {expected}")
@@ -148,6 +167,13 @@ class _Walk:
             end = offset + size
         if count and _padded(self._at, alignment) + end > self._size:
             raise self._wrong("tensor data", f"ends {_padded(self._at, alignment) + end - self._size} bytes too late")
+
+    def _count_weights(self, name: str, size: int) -> None:
+        if block := _BLOCK.match(name):
+            index = int(block[1])
+            self._blocks[index] = self._blocks.get(index, 0) + size
+        elif name in ENDS:
+            self._ends[name] = size
 
     def _tensor_bytes(self, name: str) -> int:
         dimensions = self._number("<I", name)

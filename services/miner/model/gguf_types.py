@@ -46,17 +46,17 @@ BLOCKS = {
     42: (64, 18),  # Q2_0
 }
 
-# Types that the cache may have: ggml's number and bytes an element.
+# Types that the cache may have: ggml's number, bytes an element, elements a block.
 CACHE_TYPES = {
-    "f32": (0, 4.0),
-    "f16": (1, 2.0),
-    "bf16": (30, 2.0),
-    "q8_0": (8, 34 / 32),
-    "q5_1": (7, 24 / 32),
-    "q5_0": (6, 22 / 32),
-    "q4_1": (3, 20 / 32),
-    "q4_0": (2, 18 / 32),
-    "iq4_nl": (20, 18 / 32),
+    "f32": (0, 4.0, 1),
+    "f16": (1, 2.0, 1),
+    "bf16": (30, 2.0, 1),
+    "q8_0": (8, 34 / 32, 32),
+    "q5_1": (7, 24 / 32, 32),
+    "q5_0": (6, 22 / 32, 32),
+    "q4_1": (3, 20 / 32, 32),
+    "q4_0": (2, 18 / 32, 32),
+    "iq4_nl": (20, 18 / 32, 32),
 }
 
 # general.file_type: what most of the weights are.

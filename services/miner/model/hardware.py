@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from services.miner.engine.prefix_cache import slot_count
 from services.miner.model.gguf import Structure
 from services.miner.model.gguf_types import CACHE_TYPES
-from services.miner.model.probe import Machine
+from services.miner.model.memory import Needs, head_widths, needs
+from services.miner.model.probe import Gpu, Machine
+from services.miner.model.split import fitting_layers
 from services.miner.settings import MinerSettings
 from shared.errors import ConfigurationError
 
@@ -21,7 +24,7 @@ MAX_AUTO_SEQUENCE = 32_768  # a longer context than this only on request: most o
 MIN_CELLS = 512
 UNKNOWN_CELLS = 8_192  # where the file does not say what a cell costs
 CACHE_SHARE_OF_MEMORY = 0.25  # of what is left beside the weights
-GPU_RESERVE_BYTES = 768 * 1024 * 1024  # the driver's context and llama.cpp's compute buffers
+GPU_RESERVE_BYTES = 512 * 1024 * 1024  # on each GPU: the driver's context, and what the estimate forgets
 PROCESSOR_BATCH, GPU_BATCH = 512, 1_024  # tokens a step: bounds how long others wait for one step
 
 
@@ -53,19 +56,72 @@ def require_possible(settings: MinerSettings, machine: Machine) -> None:
     )
 
 
+def require_even_blocks(settings: MinerSettings, structure: Structure) -> None:
+    """Raise ConfigurationError when a quantised cache type does not divide the width of this model's heads."""
+    if settings.flash_attention == "off":
+        return  # llama.cpp wants it of flash attention alone
+    widths = head_widths(structure)
+    for name, type_name, width in zip(("K", "V"), (settings.kv_type_k, settings.kv_type_v), widths, strict=True):
+        elements = CACHE_TYPES[type_name][2]
+        if width % elements:
+            raise ConfigurationError(
+                f"R3MES_KV_TYPE_{name}: {type_name} has blocks of {elements}, but heads of this model {width} numbers",
+                next_step="use f16, bf16 or f32",
+            )
+
+
 def decide(settings: MinerSettings, structure: Structure, weight_bytes: int, machine: Machine) -> Decision:
-    """Decide for a model of `weight_bytes`; raises ConfigurationError as `require_possible` does."""
+    """Decide for a model of `weight_bytes`; raises ConfigurationError for what cannot be honoured."""
     require_possible(settings, machine)
+    require_even_blocks(settings, structure)
     why: list[str] = []
     threads = _threads(settings, machine, why)
-    cell_bytes = _cell_bytes(settings, structure)
     offload = machine.offload_supported and settings.n_gpu_layers != 0
-    memory = sum(gpu.free_bytes for gpu in machine.gpus) if offload and machine.gpus else machine.memory_bytes
-    cells, sequence_tokens = _context(settings, structure, cell_bytes, memory - weight_bytes, why)
-    layers = _layers(settings, structure, weight_bytes + round(cells * cell_bytes), machine, why)
+    gpus = _used_gpus(settings, machine) if offload else ()
+    batch = GPU_BATCH if offload else PROCESSOR_BATCH
+    need = needs(settings, structure, batch, slot_count(settings.max_sequences))
+    fixed = need.step + need.logits
+    rooms = [gpu.free_bytes - GPU_RESERVE_BYTES - fixed for gpu in gpus]
+    room = sum(max(each, 0) for each in rooms) if gpus else machine.memory_bytes - fixed
+    beside = weight_bytes + settings.max_sequences * need.state
+    if gpus and beside > room:  # some layers stay on the processor, and their part of the cache with them
+        room += machine.memory_bytes
+    cells, sequence_tokens = _context(settings, structure, need, room - beside, why)
+    loads = _layer_loads(structure, weight_bytes, cells * need.cell + settings.max_sequences * need.state)
+    rooms = [each - cells * need.step_cell for each in rooms]
+    layers = _layers(settings, loads, rooms, _shares(settings, gpus), machine, why)
     batch = GPU_BATCH if layers else PROCESSOR_BATCH
     batch = max(min(batch, cells), settings.max_sequences)
     return Decision(layers, cells, sequence_tokens, threads, batch, max(batch // 4, 1), tuple(why))
+
+
+def _used_gpus(settings: MinerSettings, machine: Machine) -> tuple[Gpu, ...]:
+    """Return those that llama.cpp uses; raises ConfigurationError for more shares than there are GPUs."""
+    if machine.gpus and len(settings.tensor_split) > len(machine.gpus):
+        raise ConfigurationError(
+            f"R3MES_TENSOR_SPLIT: found {len(settings.tensor_split)} shares, but {len(machine.gpus)} GPUs",
+            next_step="give one share for each GPU, or unset it to divide by free memory",
+        )
+    return machine.gpus[:1] if settings.split_mode == "none" else machine.gpus
+
+
+def _shares(settings: MinerSettings, gpus: tuple[Gpu, ...]) -> list[float]:
+    """Return what part of the layers each GPU gets: as set, else by free memory as llama.cpp does it."""
+    if settings.split_mode == "none" or not settings.tensor_split:
+        return [float(gpu.free_bytes) for gpu in gpus]
+    return [*settings.tensor_split, *[0.0] * (len(gpus) - len(settings.tensor_split))]
+
+
+def _layer_loads(structure: Structure, weight_bytes: int, cache_bytes: float) -> list[float]:
+    """Return what each layer takes with its part of the cache, and the output matrix as the last."""
+    layers = structure.number("block_count") or 0
+    if not layers:
+        return [weight_bytes + cache_bytes]
+    blocks: list[float] = [*structure.block_bytes]
+    if len(blocks) != layers:
+        blocks = [weight_bytes / (layers + 1)] * layers
+    output = structure.output_bytes or weight_bytes / (layers + 1)
+    return [*(block + cache_bytes / layers for block in blocks), output]
 
 
 def _threads(settings: MinerSettings, machine: Machine, why: list[str]) -> int:
@@ -78,49 +134,46 @@ def _threads(settings: MinerSettings, machine: Machine, why: list[str]) -> int:
     return limit
 
 
-def _cell_bytes(settings: MinerSettings, structure: Structure) -> float:
-    heads = structure.numbers("attention.head_count_kv") or structure.numbers("attention.head_count")
-    width = structure.number("embedding_length") or 0
-    per_head = width // max(structure.numbers("attention.head_count") or (1,))
-    keys = structure.number("attention.key_length") or per_head
-    values = structure.number("attention.value_length") or per_head
-    bytes_k, bytes_v = CACHE_TYPES[settings.kv_type_k][1], CACHE_TYPES[settings.kv_type_v][1]
-    return sum(heads) * (keys * bytes_k + values * bytes_v)
-
-
-def _context(
-    settings: MinerSettings, structure: Structure, cell_bytes: float, room: int, why: list[str]
-) -> tuple[int, int]:
+def _context(settings: MinerSettings, structure: Structure, need: Needs, room: int, why: list[str]) -> tuple[int, int]:
     trained = structure.number("context_length")
     if settings.n_ctx != "auto":
         why.append(f"{settings.n_ctx} cells as set")
         return settings.n_ctx, min(settings.n_ctx, trained or settings.n_ctx)
-    if not trained or not cell_bytes:
+    if not trained or not (need.cell or need.state):
         why.append(f"{UNKNOWN_CELLS} cells: the file does not say what one costs")
         return UNKNOWN_CELLS, min(UNKNOWN_CELLS, trained or UNKNOWN_CELLS)
     wanted = max(min(trained, MAX_AUTO_SEQUENCE), settings.max_sequences * CELLS_A_SEQUENCE)
-    affordable = int(max(room, 0) * CACHE_SHARE_OF_MEMORY / cell_bytes)
+    # Without keys and values a cell is a number in our books: a state has the same size however long its sequence.
+    affordable = int(max(room, 0) * CACHE_SHARE_OF_MEMORY / (need.cell + need.step_cell)) if need.cell else wanted
     cells = max(min(wanted, affordable), MIN_CELLS)
     reason = "as wanted" if cells == wanted else f"of {wanted} wanted, by memory"
-    why.append(f"{cells} cells {reason}: trained on {trained}, {cell_bytes / 1024:.1f} KiB a cell")
+    state = f", {need.state / 2**20:.1f} MiB a sequence" if need.state else ""
+    why.append(f"{cells} cells {reason}: trained on {trained}, {need.cell / 1024:.1f} KiB a cell{state}")
     return cells, min(cells, trained)
 
 
-def _layers(settings: MinerSettings, structure: Structure, needed_bytes: int, machine: Machine, why: list[str]) -> int:
+def _layers(
+    settings: MinerSettings,
+    loads: list[float],
+    rooms: list[int],
+    shares: list[float],
+    machine: Machine,
+    why: list[str],
+) -> int:
     if not machine.offload_supported:
         why.append("no layer on a GPU: this build of llama.cpp finds none")
         return 0
     if settings.n_gpu_layers != "auto":
         why.append(f"{settings.n_gpu_layers} layers on the GPU as set")
         return settings.n_gpu_layers
-    if not machine.gpus:
+    if not rooms:
         why.append("all layers on the GPU: its memory is not known")
         return ALL_LAYERS
-    room = sum(max(gpu.free_bytes - GPU_RESERVE_BYTES, 0) for gpu in machine.gpus)
-    if needed_bytes <= room:
-        why.append(f"all layers on the GPU: {needed_bytes >> 20} MiB of {room >> 20} MiB")
+    fitting = fitting_layers(loads, rooms, shares)
+    free = " + ".join(f"{max(room, 0) >> 20}" for room in rooms)
+    wanted = f"{round(sum(loads)) >> 20} MiB wanted, {free} MiB free"
+    if fitting == len(loads):
+        why.append(f"all layers on the GPU: {wanted}")
         return ALL_LAYERS
-    layers = structure.number("block_count") or 0
-    fitting = layers * room // needed_bytes
-    why.append(f"{fitting} of {layers} layers on the GPU: {needed_bytes >> 20} MiB wanted, {room >> 20} MiB free")
+    why.append(f"{fitting} of {len(loads)} layers on the GPU, the output counted as one: {wanted}")
     return fitting

@@ -28,7 +28,14 @@ llama.llama_log_set(_SILENT, None)
 
 @contextmanager
 def loaded_backend(
-    file: Path, *, cells: int = 4096, sequences: int = 8, batch_tokens: int = 128, cache_type: int = F32
+    file: Path,
+    *,
+    cells: int = 4096,
+    sequences: int = 8,
+    batch_tokens: int = 128,
+    cache_type: int = F32,
+    flash_attention: int = 1,
+    threads: int = 2,
 ) -> Iterator[LlamaBackend]:
     descriptor = os.open(file, os.O_RDONLY)
     try:
@@ -40,8 +47,8 @@ def loaded_backend(
             batch_tokens=batch_tokens,
             prefill_tokens=batch_tokens // 4,
             gpu_layers=0,
-            threads=2,
-            flash_attention=1,
+            threads=threads,
+            flash_attention=flash_attention,
             type_k=cache_type,
             type_v=cache_type,
             split_mode=1,
@@ -80,13 +87,13 @@ class EngineStand:
 class Alone:
     """One sequence in a context of its own, without any of our code: what the model says to given tokens."""
 
-    def __init__(self, file: Path, *, cache_type: int = F32) -> None:
+    def __init__(self, file: Path, *, cache_type: int = F32, flash_attention: int = 1, threads: int = 2) -> None:
         self._model = llama.llama_model_load_from_file(str(file).encode(), llama.llama_model_default_params())
         parameters = llama.llama_context_default_params()
         parameters.n_ctx = 2048
         parameters.n_batch = parameters.n_ubatch = 512
-        parameters.n_threads = parameters.n_threads_batch = 2
-        parameters.flash_attn_type = 1
+        parameters.n_threads = parameters.n_threads_batch = threads
+        parameters.flash_attn_type = flash_attention
         parameters.type_k = parameters.type_v = cache_type
         self._context = llama.llama_init_from_model(self._model, parameters)
         self._vocabulary = llama.llama_model_get_vocab(self._model)

@@ -49,8 +49,9 @@ class Quiet:
 def look(miner: Miner, marker: str) -> Quiet:
     """Look at a miner that does nothing; raises AssertionError while there is more than its three processes."""
     api = psutil.Process(miner.pid)
-    (engine,) = miner.engines()
-    (nursery,) = engine.children(recursive=True)
+    family = api.children(recursive=True)
+    assert len(family) == 2, family
+    engine, nursery = miner.engines()[0], next(each for each in family if each.ppid() != api.pid)
     assert marked(marker) == {api.pid, engine.pid, nursery.pid}
     connections = [each for each in api.net_connections("inet") if each.status != psutil.CONN_LISTEN]
     assert not connections, connections
@@ -108,13 +109,15 @@ class Tally:
         self.statuses: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.longest = 0.0
+        self.longest_kind = ""
 
     def add(self, ending: Ending) -> None:
         self.outcomes[ENDPOINTS[ending.ask.path], ending.outcome] += 1
         status = LEFT if ending.left else str(ending.status)
         self.statuses[f"{status} in a stream" if ending.within and status not in (LEFT, "200") else status] += 1
         self.kinds[ending.ask.kind] += 1
-        self.longest = max(self.longest, ending.seconds)
+        if ending.seconds > self.longest:
+            self.longest, self.longest_kind = ending.seconds, f"{ending.ask.kind}, {status}"
 
     def assert_counted(self, miner: Miner) -> None:
         """Hold that the miner counted each request once, and as its client saw it unless that one had left."""
@@ -128,14 +131,18 @@ class Tally:
             assert counted["error"] == counted["unauthorized"] == 0, counted
 
     def __str__(self) -> str:
-        return ", ".join(f"{name}: {count}" for name, count in sorted(self.statuses.items()))
+        statuses, kinds = (
+            ", ".join(f"{name}: {count}" for name, count in sorted(one.items())) for one in (self.statuses, self.kinds)
+        )
+        total = self.statuses.total()
+        return f"{total} requests ({kinds}) ended: {statuses}; longest {self.longest:.1f} s ({self.longest_kind})"
 
 
 def _count(miner: Miner, endpoint: str, outcome: str) -> int:
     return int(miner.metric("r3mes_miner_requests_total", endpoint=endpoint, outcome=outcome))
 
 
-def problems(endings: Iterable[Ending], *, crashed: bool) -> list[str]:
+def undeserved(endings: Iterable[Ending], *, crashed: bool) -> list[str]:
     """Name each request that ended in a way that it did not deserve; `crashed`: the engine died in that time."""
     found = []
     for ending in endings:

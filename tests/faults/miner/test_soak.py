@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -17,9 +18,9 @@ import httpx2
 import pytest
 
 from tests.integration.miner.stand import Miner, Store
-from tests.support.soak_client import Ending, send
-from tests.support.soak_figures import History, Tally, look, marked, problems
-from tests.support.soak_requests import any_ask, control, short_ask
+from tests.support.soak_client import Ending, describe, send
+from tests.support.soak_figures import History, Tally, look, marked, undeserved
+from tests.support.soak_requests import Ask, any_ask, control, short_ask
 from tests.support.waiting import wait_until
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "1"))
@@ -51,9 +52,9 @@ def test_under_load_with_leavers_and_crashes_nothing_leaks_and_no_request_is_stu
         miner.wait_ready()
         soak = Soak(miner, marker)
         asyncio.run(soak.run())
-        soak.say(f"{soak.tally.kinds.total()} requests; {soak.tally}; longest {soak.tally.longest:.1f} s")
-        for line in soak.history.lives():
+        for line in (str(soak.tally), *soak.history.lives()):
             soak.say(line)
+        assert soak.problems == []
         assert miner.metric("r3mes_miner_prefix_cache_hit_tokens_total") > 0
         assert miner.metric("r3mes_miner_preemptions_total") > 0 or MINUTES < 5
         miner.terminate()
@@ -68,6 +69,7 @@ class Soak:
         self.miner = miner
         self.tally = Tally()
         self.history = History()
+        self.problems: list[str] = []  # told at once, and the soak goes on: half an hour should find more than one
         self._marker = marker
         self._crashes = 0
         self._started = time.monotonic()
@@ -79,14 +81,22 @@ class Soak:
         while number < 3 or time.monotonic() - self._started < MINUTES * 60:
             crash = number % 2 == 1 and number not in LONG_LIFE
             endings = await self._round(number, crash=crash)
-            assert problems(endings, crashed=crash) == []
-            await self._look(number, len(endings))
+            for problem in undeserved(endings, crashed=crash):
+                self._complain(problem)
+            try:
+                await self._look(number, len(endings))
+            except AssertionError as error:
+                self._complain(str(error))
             number += 1
 
     def say(self, line: str) -> None:
         with LOG.open("a") as log:
             log.write(line + "\n")
         print(line, flush=True)  # noqa: T201  (a person who runs a soak wants to see how it goes)
+
+    def _complain(self, problem: str) -> None:
+        self.problems.append(problem)
+        self.say(f"PROBLEM: {problem}")
 
     async def _round(self, number: int, *, crash: bool) -> list[Ending]:
         until = time.monotonic() + ROUND_SECONDS
@@ -107,12 +117,19 @@ class Soak:
         while time.monotonic() < until:
             burst = rng.random() < 0.02
             asks = [short_ask(rng) for _ in range(BURST)] if burst else [any_ask(rng)]
-            ended = await asyncio.gather(*(send(http, ask, STUCK_SECONDS) for ask in asks))
-            for ending in ended:
-                self.tally.add(ending)
+            ended = [each for each in await asyncio.gather(*(self._send(http, ask) for ask in asks)) if each]
             endings += ended
-            if ended[0].status in (422, 429, 503):
+            if any(ending.status in (422, 429, 503) for ending in ended):
                 await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _send(self, http: httpx2.AsyncClient, ask: Ask) -> Ending | None:
+        try:
+            ending = await send(http, ask, STUCK_SECONDS)
+        except (AssertionError, httpx2.HTTPError, json.JSONDecodeError) as error:
+            self._complain(f"{error!r}: {describe(ask)}")
+            return None
+        self.tally.add(ending)
+        return ending
 
     async def _crash(self, rng: random.Random) -> None:
         await asyncio.sleep(ROUND_SECONDS * rng.uniform(0.2, 0.6))  # any moment will do
@@ -127,9 +144,9 @@ class Soak:
         wait_until(self._is_quiet, 20, "nothing runs, waits or holds cells")
         async with httpx2.AsyncClient(base_url=miner.url, timeout=None, trust_env=False) as http:
             for kind in ("control", "control grammar"):
-                ending = await send(http, control(kind), STUCK_SECONDS)
+                ending = await self._send(http, control(kind))
+                assert ending is not None
                 assert ending.status == 200, ending
-                self.tally.add(ending)
         wait_until(self._is_quiet, 20, "nothing runs, waits or holds cells")
         assert miner.metric("r3mes_miner_engine_restarts_total") == self._crashes
         self.tally.assert_counted(miner)

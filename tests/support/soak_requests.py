@@ -109,7 +109,7 @@ def _short_chat(rng: random.Random) -> Ask:
 
 
 def _shared_chat(rng: random.Random) -> Ask:
-    body = {**_chat(_question(rng), rng.choice(SYSTEMS)), "max_tokens": rng.randrange(8, 32)}
+    body = {**_chat(_question(rng), rng.choice(SYSTEMS)), "max_tokens": rng.randrange(8, 64)}
     if rng.random() < 0.3:  # a conversation goes on
         turns = [{"role": "assistant", "content": "Yes."}, {"role": "user", "content": _question(rng)}]
         body["messages"] += turns
@@ -127,7 +127,7 @@ def _long_prompt(rng: random.Random) -> Ask:
 
 
 def _long_answer(rng: random.Random) -> Ask:
-    body = {**_chat(_question(rng)), "max_tokens": rng.randrange(100, 300), "ignore_eos": True}
+    body = {**_chat(_question(rng)), "max_tokens": rng.randrange(60, 200), "ignore_eos": True}
     return Ask("long answer", CHAT, body)
 
 
@@ -188,7 +188,7 @@ KINDS: tuple[tuple[Callable[[random.Random], Ask], int], ...] = (
     (_shared_chat, 25),
     (_completion, 12),
     (_long_prompt, 5),
-    (_long_answer, 5),
+    (_long_answer, 8),
     (_choices, 6),
     (_logprobs, 6),
     (_schema, 4),

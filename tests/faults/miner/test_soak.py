@@ -149,9 +149,7 @@ class Soak:
                 assert ending.status == 200, ending
         wait_until(self._is_quiet, 20, "nothing runs, waits or holds cells")
         assert miner.metric("r3mes_miner_engine_restarts_total") == self._crashes
-        self.tally.assert_counted(miner)
         now = wait_until(lambda: look(miner, self._marker), 20, "no connection and no process of a grammar is left")
-        self.history.add(now)
         self.say(
             f"{time.monotonic() - self._started:6.0f} s, round {number}: {requests} requests, {self._crashes} crashes, "
             f"{miner.metric('r3mes_miner_preemptions_total'):.0f} preemptions, "
@@ -159,6 +157,8 @@ class Soak:
             f"{miner.metric('r3mes_miner_generation_tokens_total'):.0f} generated; "
             f"API {now.api}; engine {now.engine}; nursery {now.nursery}; longest {self.tally.longest:.1f} s"
         )
+        self.history.add(now)
+        self.tally.assert_counted(miner)
 
     def _is_quiet(self) -> bool:
         for name in ("requests_running", "requests_waiting", "kv_cache_usage_ratio"):

@@ -42,6 +42,12 @@ test: $(STAMP) ## all tests that need no containers, but of the misbehaviours an
 test-faults: $(STAMP) ## every misbehaviour, crash, attack and power cut against real processes
 	@$(BIN)/pytest tests/faults -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
+MINUTES ?= 30
+
+.PHONY: soak
+soak: $(STAMP) ## half an hour of mixed load on the miner, with clients that leave and an engine that is killed; MINUTES=5
+	@SOAK_MINUTES=$(MINUTES) $(BIN)/pytest -q -s tests/faults/miner/test_soak.py $(ARGS)
+
 # What decides that a file is right, and gives it its name.
 PROMOTING := verdict promote incoming private_copy beside cloned_copy copies partial_rules low_space existing rejected verification
 comma := ,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
@@ -22,6 +23,10 @@ from services.miner.model.vocabulary import Vocabulary
 from services.miner.recovery import Recovery
 from services.miner.served import ServedModel
 from services.miner.settings import FLASH_ATTENTION, SPLIT_MODES, MinerSettings
+
+# One thread loads all of them: glibc keeps freed memory for the thread that had asked for it, and with a vocabulary in
+# each thread of a pool the process grows by one at nearly every restart of an engine.
+_VOCABULARIES = ThreadPoolExecutor(1, thread_name_prefix="vocabulary")
 
 _log = structlog.get_logger("miner.loading")
 
@@ -41,7 +46,7 @@ async def load(
         recovery.patience.watchdog,
     )
     try:
-        vocabulary = await asyncio.to_thread(Vocabulary, checked.descriptor)
+        vocabulary = await asyncio.get_running_loop().run_in_executor(_VOCABULARIES, Vocabulary, checked.descriptor)
         template = ChatTemplate(checked.structure.chat_template, bos=vocabulary.bos, eos=vocabulary.eos)
     except BaseException:
         await client.stop()

@@ -28,9 +28,9 @@ from tests.support.waiting import wait_until
 
 NEXT, NEXT_FILE = "Next", "next.gguf"
 SLOWLY = Behaviour(together=8 * 1024 * 1024)  # bytes per second: twelve seconds for the file, in which A is asked
-LONG = 1200  # tokens: some ten seconds, several times what a swap takes to begin
+LONG = 800  # tokens: eight seconds or more, several times what a swap takes to begin
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def next_model(path: Path) -> Path:

@@ -39,7 +39,7 @@ async def load(
     _log.info("hardware", gpu_layers=decision.gpu_layers, cells=decision.cells, why="; ".join(decision.why))
     started = time.monotonic()
     client = await EngineClient.start(
-        _message(checked, settings, decision),
+        load_message(checked, settings, decision),
         settings.log_level,
         metrics,
         recovery.blame,
@@ -68,7 +68,8 @@ async def load(
     )
 
 
-def _message(checked: CheckedModel, settings: MinerSettings, decision: Decision) -> Load:
+def load_message(checked: CheckedModel, settings: MinerSettings, decision: Decision) -> Load:
+    """Say to the engine what was set and decided."""
     return Load(
         descriptor=checked.descriptor,
         identity=checked.identity,

@@ -62,7 +62,9 @@ class MinerSettings(CommonSettings):
         if self.tensor_split and not sum(self.tensor_split):
             raise ValueError("R3MES_TENSOR_SPLIT needs at least one share above 0")
         if self.flash_attention == "off" and CACHE_TYPES[self.kv_type_v][2] > 1:
-            raise ValueError(f"R3MES_KV_TYPE_V={self.kv_type_v} needs flash attention: R3MES_FLASH_ATTN=auto, or f16")
+            raise ValueError(
+                f"R3MES_KV_TYPE_V={self.kv_type_v} needs flash attention: set R3MES_FLASH_ATTN=auto, or f16"
+            )
         return self
 
 

@@ -22,6 +22,7 @@ MAX_PAIRS = 65_536
 MAX_NAME_BYTES = 63  # GGML_MAX_NAME with its NUL
 MAX_KEY_BYTES = 65_535
 MAX_DIMENSIONS = 4
+MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 DEFAULT_ALIGNMENT = 32
 MAX_ALIGNMENT = 1 << 20
 MAX_ARRAY_STRINGS = 1 << 24  # the largest vocabularies have a quarter of a million
@@ -112,6 +113,9 @@ class _Walk:
             if not key or key in metadata:
                 raise self._wrong(f"key {index}", f"empty or twice: {key!r:.80}")
             metadata[key] = self._value(key)
+        layers = Structure(metadata, tensors).number("block_count") or 0
+        if not 0 <= layers <= MAX_LAYERS:
+            raise self._wrong("block_count", f"{layers} layers, wanted at most {MAX_LAYERS}")
         if metadata.get("split.count", 0) not in (0, 1):
             raise self._wrong("split.count", "one part of a split model")
         self._tensors(tensors, _alignment(metadata))

@@ -6,6 +6,7 @@ import os
 import struct
 import tempfile
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,7 @@ WRONG = {
     "an alignment of three": (gguf(keys=(*KEYS, ("general.alignment", 4, 3))), "power of two"),
     "an alignment of nothing": (gguf(keys=(*KEYS, ("general.alignment", 4, 0))), "power of two"),
     "part of a split model": (gguf(keys=(*KEYS, ("split.count", 4, 3))), "split"),
+    "more layers than llama.cpp takes": (gguf(keys=(KEYS[0], ("llama.block_count", 4, 2**31))), "2147483648 layers"),
     "data that ends too early": (gguf(data=511), "1 bytes too late"),
     "five dimensions": (gguf(tensors=(tensor("w", (1, 1, 1, 1, 1), 0),)), "5 dimensions"),
     "an unknown tensor type": (gguf(tensors=(tensor("w", (32,), 31),)), "tensor type 31"),
@@ -94,6 +96,26 @@ def test_a_file_with_any_bytes_changed_or_cut_off_is_read_or_refused(data: st.Da
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     with suppress(IntegrityError):
         structure_of(bytes(content[: data.draw(st.integers(0, len(content)))]))
+
+
+def test_weights_are_counted_for_each_layer_and_the_words_of_the_vocabulary() -> None:
+    words = struct.pack("<IQ", 8, 3) + text("a") + text("b") + text("c")
+    tensors = [
+        ("token_embd.weight", 4),
+        ("blk.1.ffn_up.weight", 2),
+        ("blk.0.ffn_up.weight", 1),
+        ("blk.1.attn_q.weight", 1),
+    ]
+    places = accumulate((128 * rows for _, rows in tensors), initial=0)
+    content = gguf(
+        keys=(*KEYS, ("tokenizer.ggml.tokens", 9, words)),
+        tensors=tuple(tensor(name, (32, rows), 0, at) for (name, rows), at in zip(tensors, places, strict=False)),
+        data=1024,
+    )
+    structure = structure_of(content)
+    assert structure.words == 3
+    assert structure.block_bytes == (128, 384)
+    assert structure.output_bytes == 512
 
 
 def test_reading_moves_nobody_elses_offset(tmp_path: Path) -> None:

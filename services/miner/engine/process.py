@@ -50,6 +50,8 @@ class EngineProcess:
                     pass_fds=(theirs.fileno(), memory, descriptor),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
+                    # The order in which the driver lists GPUs, so that shares and memory are of the same device.
+                    env={"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ},
                 )
             reader, writer = await asyncio.open_connection(sock=ours)
         except BaseException:

@@ -33,10 +33,11 @@ class Needs:
 def needs(settings: MinerSettings, structure: Structure, batch_tokens: int, slots: int) -> Needs:
     """Estimate for steps of `batch_tokens` and a cache of `slots`."""
     heads = max(structure.numbers("attention.head_count"), default=0)
+    masks = MASK_BYTES * (2 if structure.number("attention.sliding_window") else 1)
     scores = heads * FLOAT if settings.flash_attention == "off" else 0  # flash attention never writes them down
     return Needs(
         cell=_cell(settings, structure),
-        step_cell=batch_tokens * (MASK_BYTES + scores),
+        step_cell=batch_tokens * (masks + scores),
         state=_state(structure),
         step=batch_tokens * _activations(structure),
         logits=slots * structure.words * FLOAT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,12 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One NVIDIA GPU; memory in bytes."""
+    """One NVIDIA GPU; memory in bytes, `uuid` as the driver writes it (`GPU-…`)."""
 
     name: str
     free_bytes: int
     total_bytes: int
+    uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def probe_machine() -> Machine:
         processors=len(os.sched_getaffinity(0)),
         quota=_processor_quota(),
         memory_bytes=_available_memory(),
-        gpus=tuple(find_gpus()),
+        gpus=visible_gpus(tuple(find_gpus()), os.environ.get("CUDA_VISIBLE_DEVICES")),
         offload_supported=bool(llama_cpp.llama_supports_gpu_offload()),
     )
 
@@ -58,12 +59,35 @@ def find_gpus() -> Iterator[Gpu]:
         for index in range(pynvml.nvmlDeviceGetCount()):
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            name = pynvml.nvmlDeviceGetName(handle)
-            yield Gpu(name if isinstance(name, str) else name.decode(), int(memory.free), int(memory.total))
+            name, uuid = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
+            yield Gpu(_text(name), int(memory.free), int(memory.total), _text(uuid))
     except pynvml.NVMLError:
         return
     finally:
         pynvml.nvmlShutdown()
+
+
+def visible_gpus(gpus: Sequence[Gpu], setting: str | None) -> tuple[Gpu, ...]:
+    """Return those of `gpus` that CUDA uses by `CUDA_VISIBLE_DEVICES`, which the driver does not heed.
+
+    As CUDA reads it: numbers or beginnings of UUIDs, in that order, up to the first that names no device.
+    """
+    if setting is None:
+        return tuple(gpus)
+    used: list[Gpu] = []
+    for name in (part.strip() for part in setting.split(",")):
+        if name.isdecimal():
+            found = list(gpus[int(name) : int(name) + 1])
+        else:
+            found = [gpu for gpu in gpus if name.startswith("GPU-") and gpu.uuid.startswith(name)]
+        if len(found) != 1:
+            break
+        used += found
+    return tuple(used)
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode()
 
 
 def _available_memory() -> int:

@@ -58,6 +58,18 @@ def loaded_backend(
         os.close(descriptor)
 
 
+@contextmanager
+def llama_lines() -> Iterator[list[str]]:
+    """Collect what llama.cpp logs."""
+    lines: list[str] = []
+    callback = llama.llama_log_callback(lambda _level, line, _data: lines.append(line.decode(errors="replace")))
+    llama.llama_log_set(callback, None)
+    try:
+        yield lines
+    finally:
+        llama.llama_log_set(_SILENT, None)
+
+
 class EngineStand:
     """An engine whose requests generate greedily and do not stop at the end token."""
 

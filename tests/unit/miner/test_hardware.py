@@ -8,7 +8,7 @@ import pytest
 
 from services.miner.model.gguf import Structure
 from services.miner.model.hardware import Decision, decide
-from services.miner.model.probe import Gpu, Machine, probe_machine
+from services.miner.model.probe import Gpu, Machine, probe_machine, visible_gpus
 from services.miner.settings import MinerSettings, load_miner_settings
 from shared.errors import ConfigurationError
 
@@ -115,6 +115,25 @@ def test_no_gpu_is_used_where_none_was_wanted() -> None:
 def test_offload_that_was_asked_for_and_is_impossible_is_an_error(layers: int) -> None:
     with pytest.raises(ConfigurationError, match="R3MES_N_GPU_LAYERS"):
         decision(R3MES_N_GPU_LAYERS=layers)
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted"),
+    [
+        (None, "abc"),
+        ("", ""),
+        ("-1", ""),
+        ("0,2", "ac"),
+        (" 2 , 0", "ca"),
+        ("1,7,0", "b"),
+        ("GPU-b", "b"),
+        ("GPU-", ""),
+        ("GPU-c1,0", "ca"),
+    ],
+)
+def test_gpus_that_cuda_does_not_use_are_not_counted(setting: str | None, wanted: str) -> None:
+    gpus = [Gpu(name, GIB, GIB, f"GPU-{name}1") for name in "abc"]
+    assert "".join(each.name for each in visible_gpus(gpus, setting)) == wanted
 
 
 def test_this_machine_can_be_looked_at() -> None:

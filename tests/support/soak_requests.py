@@ -122,7 +122,7 @@ def _completion(rng: random.Random) -> Ask:
 
 
 def _long_prompt(rng: random.Random) -> Ask:
-    words = " ".join(rng.choices(("word", "red", "king", "sea", "of"), k=rng.randrange(150, 500)))
+    words = " ".join(rng.choices(("word", "red", "king", "sea", "of"), k=rng.randrange(150, 450)))
     return Ask("long prompt", COMPLETIONS, {"model": MODEL_NAME, "prompt": words, "max_tokens": 8})
 
 

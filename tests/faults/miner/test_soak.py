@@ -36,7 +36,7 @@ CLIENTS = (8, 14, 4)  # of the first round, the second, the third, and again
 LONG_LIFE = range(9, 15)  # rounds without a crash: one engine lives long enough for a slow leak to show
 # Fewer cells than the running sequences and the shared prefixes want: some are evicted, some preempted.
 SETTINGS = {
-    "R3MES_N_CTX": "768",
+    "R3MES_N_CTX": "512",
     "R3MES_MAX_SEQUENCES": "6",
     "R3MES_MAX_QUEUE": "12",
     "R3MES_REQUEST_SECONDS": str(REQUEST_SECONDS),

@@ -58,7 +58,7 @@ class MinerSettings(CommonSettings):
         return secret_values(self.api_keys)
 
     @model_validator(mode="after")
-    def _what_goes_together(self) -> Self:
+    def _shares_divide_something(self) -> Self:
         if self.tensor_split and not sum(self.tensor_split):
             raise ValueError("R3MES_TENSOR_SPLIT needs at least one share above 0")
         if self.flash_attention == "off" and CACHE_TYPES[self.kv_type_v][2] > 1:
@@ -78,4 +78,9 @@ def load_miner_settings() -> MinerSettings:
     ):
         if asked:
             raise ConfigurationError(f"{name} is not supported by this version", next_step=instead)
+    if settings.flash_attention == "off" and CACHE_TYPES[settings.kv_type_v][2] > 1:
+        raise ConfigurationError(
+            f"R3MES_KV_TYPE_V={settings.kv_type_v} needs flash attention, and R3MES_FLASH_ATTN is off",
+            next_step="set R3MES_FLASH_ATTN to auto, or R3MES_KV_TYPE_V to f16, bf16 or f32",
+        )
     return settings

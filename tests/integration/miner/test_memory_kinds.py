@@ -17,7 +17,7 @@ from services.miner.engine.llama_backend import LlamaBackend, llama
 from services.miner.engine.scheduler import Limits, Slice
 from services.miner.engine.sequence import Sequence
 from tests.integration.miner.engine_stand import Alone, EngineStand, loaded_backend
-from tests.integration.miner.stand import model_file
+from tests.integration.miner.stand import Miner, Store, model_file
 from tests.integration.miner.test_correctness import prompts
 from tests.support.tiny_models import ARCHITECTURES, WINDOW, write_tiny
 
@@ -179,3 +179,14 @@ def test_a_cancelled_step_leaves_a_prompt_that_had_no_turn_in_it_as_it_was(
         stand.submit(name, asked[name], ANSWER)
     stand.run()
     check_answers(stand, alone, {name: asked[name] for name in ("1", "3", "4")})
+
+
+def test_the_whole_miner_serves_it_and_two_choices_of_one_prompt_are_what_one_is(file: Path, store: Store) -> None:
+    store.put_model(file.read_bytes())
+    with Miner(store) as miner:
+        miner.wait_ready()
+        one = miner.chat("Tell me of the sea.", temperature=0, max_tokens=ANSWER)
+        two = miner.chat("Tell me of the sea.", temperature=0, max_tokens=ANSWER, n=2)
+    wanted = one.json()["choices"][0]["message"]["content"]
+    assert wanted
+    assert [choice["message"]["content"] for choice in two.json()["choices"]] == [wanted, wanted]

@@ -46,7 +46,7 @@ async def load(
         recovery.patience.watchdog,
     )
     try:
-        vocabulary = await asyncio.get_running_loop().run_in_executor(_VOCABULARIES, Vocabulary, checked.descriptor)
+        vocabulary = await load_vocabulary(checked.descriptor)
         template = ChatTemplate(checked.structure.chat_template, bos=vocabulary.bos, eos=vocabulary.eos)
     except BaseException:
         await client.stop()
@@ -66,6 +66,11 @@ async def load(
         client=client,
         loaded_at=int(time.time()),
     )
+
+
+async def load_vocabulary(descriptor: int) -> Vocabulary:
+    """Return the vocabulary of a checked file; raises EngineError when llama.cpp refuses it."""
+    return await asyncio.get_running_loop().run_in_executor(_VOCABULARIES, Vocabulary, descriptor)
 
 
 def load_message(checked: CheckedModel, settings: MinerSettings, decision: Decision) -> Load:

@@ -38,7 +38,6 @@ class Ending:
 async def send(client: httpx2.AsyncClient, ask: Ask, stuck_seconds: float) -> Ending:
     """Send it and wait for its end; raises AssertionError for a wrong answer and for none within `stuck_seconds`."""
     started = time.monotonic()
-    left, status, within = False, 0, False
     try:
         async with asyncio.timeout(stuck_seconds):
             status, within, left = await _until_it_leaves(client, ask)

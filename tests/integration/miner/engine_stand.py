@@ -53,7 +53,12 @@ def loaded_backend(
             type_v=cache_type,
             split_mode=1,
         )
-        yield LlamaBackend(load, f"/proc/self/fd/{descriptor}")
+        backend = LlamaBackend(load, f"/proc/self/fd/{descriptor}")
+        try:
+            yield backend
+        finally:  # in the product the process ends instead
+            llama.llama_free(backend._context)
+            llama.llama_model_free(backend._model)
     finally:
         os.close(descriptor)
 
@@ -110,6 +115,11 @@ class Alone:
         self._context = llama.llama_init_from_model(self._model, parameters)
         self._vocabulary = llama.llama_model_get_vocab(self._model)
         self.vocabulary_size = int(llama.llama_vocab_n_tokens(self._vocabulary))
+
+    def close(self) -> None:
+        """Give the memory back."""
+        llama.llama_free(self._context)
+        llama.llama_model_free(self._model)
 
     def tokenise(self, text: str) -> list[int]:
         raw = text.encode()

@@ -9,6 +9,7 @@ bits, and on the file that is served where llama.cpp is deterministic: while all
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,9 @@ def backend(floats: Path) -> Iterator[LlamaBackend]:
 
 
 @pytest.fixture(scope="module")
-def alone(floats: Path) -> Alone:
-    return Alone(floats)
+def alone(floats: Path) -> Iterator[Alone]:
+    with closing(Alone(floats)) as made:
+        yield made
 
 
 def prompts(alone: Alone, beginning: str = "") -> dict[str, list[int]]:
@@ -143,7 +145,11 @@ def test_what_others_cancel_changes_no_answer(backend: LlamaBackend, alone: Alon
 
 
 def test_the_served_file_gives_token_for_token_what_it_gives_alone_in_the_first_256_cells() -> None:
-    alone = Alone(model_file())
+    with closing(Alone(model_file())) as alone:
+        check_the_served_file(alone)
+
+
+def check_the_served_file(alone: Alone) -> None:
     asked = {name: prompt for name, prompt in prompts(alone).items() if int(name) < SMALL}
     with loaded_backend(model_file()) as backend:
         stand = EngineStand(backend, limits(backend))

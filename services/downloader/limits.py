@@ -27,8 +27,10 @@ class Limits:
     journal_bytes: int = 8 * MIB
     journal_seconds: float = 1.0
     # Nothing more is taken from the network while so many bytes are not durable. A SIGKILL may cost 64 MiB in all:
-    # these, a buffer of each connection, and what the kernel has received for them (24 MiB were seen for eight).
+    # these, two buffers of each connection (one that was let through, one being filled), and what the kernel holds.
     unsynced_bytes: int = 24 * MIB
+    # What the kernel may receive ahead of us: by itself it goes up to `net.ipv4.tcp_rmem`, and some hosts set 32 MiB.
+    received_bytes: int = 20 * MIB
     # Seconds until a connection stands, TLS included.
     connect_seconds: float = 10.0
     # Seconds until the answer's first byte: a gateway may have to find the content first.

@@ -83,9 +83,10 @@ class Bench:
         allowed = {"R3MES_ALLOW_HTTP_SOURCES": self.origin.host, **(environ or {})}
         policy = AddressPolicy.from_environ(allowed)
         chosen = pin or self.pin()
+        limits = replace(self.limits, connections=self.connections)
 
         def make_web(interrupt: Interrupt) -> Web:
-            return Web(Gate(policy, interrupt, self.limits.stall_seconds), self.limits, Pace(None), token)
+            return Web(Gate(policy, interrupt, limits), limits, Pace(None), token)
 
         has_facts = source is Source.HUGGINGFACE
         addresses = [Address(self._url(path), has_facts=has_facts) for path in paths]
@@ -107,7 +108,6 @@ class Bench:
             attempts=attempts,
             on_failures=self.failures.append,
         )
-        limits = replace(self.limits, connections=self.connections)
         return Transfer(Workshop(self.layout, self.keeper, limits, self.metrics, lambda _: self.room), errand).run()
 
     def _url(self, path: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import socket
 from collections.abc import Callable
+from functools import cache
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -21,6 +22,7 @@ from urllib3.poolmanager import PoolManager
 from urllib3.response import HTTPResponse
 
 from services.downloader.interrupt import Interrupt
+from services.downloader.limits import Limits
 from services.downloader.sources.base import PermanentSourceError
 from shared.addresses import AddressPolicy
 
@@ -33,12 +35,16 @@ class RefusedAddressError(PermanentSourceError):
 
 
 class Gate:
-    """Judges addresses, opens sockets, hands them to the interrupt; `stall_seconds` bounds each wait for a body."""
+    """Judges addresses, opens sockets, hands them to the interrupt.
 
-    def __init__(self, policy: AddressPolicy, interrupt: Interrupt, stall_seconds: float) -> None:
+    `limits` bounds each wait for a body (seconds) and what the kernel receives ahead of us (bytes).
+    """
+
+    def __init__(self, policy: AddressPolicy, interrupt: Interrupt, limits: Limits) -> None:
         self.policy = policy
         self.interrupt = interrupt
-        self.stall_seconds = stall_seconds
+        self.stall_seconds = limits.stall_seconds
+        self._receive_bytes = limits.received_bytes // limits.connections
 
     def connect(self, connection: HTTPConnection, scheme: str) -> socket.socket:
         """Resolve, judge every address, connect to the first that answers; raises urllib3's errors or a refusal."""
@@ -66,6 +72,7 @@ class Gate:
         try:
             for option in connection.socket_options or ():
                 sock.setsockopt(*option)
+            _bound_receiving(sock, self._receive_bytes)
             timeout = connection.timeout
             sock.settimeout(timeout if isinstance(timeout, int | float) else None)
             self.interrupt.watch(sock)
@@ -74,6 +81,20 @@ class Gate:
             sock.close()
             raise
         return sock
+
+
+def _bound_receiving(sock: socket.socket, count: int) -> None:
+    """Let the kernel receive at most `count` bytes ahead of us, where it allows that many; else it decides alone."""
+    if _can_hold(count):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, count // 2)  # the kernel doubles it, for its own needs
+
+
+@cache
+def _can_hold(count: int) -> bool:
+    """Tell whether a buffer of `count` may be asked for: a smaller one (`net.core.rmem_max`) would slow downloads."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, count // 2)
+        return trial.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= count
 
 
 def _resolve(connection: HTTPConnection, host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:

@@ -90,7 +90,7 @@ class Offers:
         token = self._settings.hf_token.get_secret_value() if self._settings.hf_token else None
 
         def make_web(interrupt: Interrupt) -> Web:
-            gate = Gate(policy, interrupt, self._limits.stall_seconds)
+            gate = Gate(policy, interrupt, self._limits)
             return Web(gate, self._limits, self._pace, token if source is Source.HUGGINGFACE else None)
 
         def judge(facts: Facts) -> None:

@@ -67,7 +67,7 @@ def of_another_host(tmp_path: Path) -> Iterator[ScriptedOrigin]:
 def _fetch(origin: ScriptedOrigin, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
     policy = AddressPolicy.from_environ({"R3MES_ALLOW_HTTP_SOURCES": origin.host})
-    web = Web(Gate(policy, Interrupt(), LIMITS.stall_seconds), LIMITS, Pace(None))
+    web = Web(Gate(policy, Interrupt(), LIMITS), LIMITS, Pace(None))
     source = WebSource(Source.HUGGINGFACE, Address(f"https://{origin.host}/file"), web, judge=lambda _: None)
     try:
         size = source.preflight().size

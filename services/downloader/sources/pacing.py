@@ -1,4 +1,4 @@
-"""A bandwidth limit: tokens are bytes, and a burst is at most one second's worth."""
+"""A bandwidth limit over all connections: what is taken is booked before, and silence saves nothing up."""
 
 from __future__ import annotations
 
@@ -20,11 +20,21 @@ class Pace:
         """Return how many bytes to take at once: small steps under a low limit, so that a stop is felt at once."""
         return wanted if self._rate is None else max(1, min(wanted, self._rate // 4))
 
-    def seconds_before(self, count: int) -> float:
-        """Book `count` bytes; return how long to wait before taking more."""
+    def book(self, count: int) -> float:
+        """Book `count` bytes before they are taken; return how long to wait until then (seconds).
+
+        Booked beforehand, since several connections would else take a chunk each at once.
+        """
         if self._rate is None:
             return 0.0
         with self._lock:
             now = self._monotonic()
-            self._free_at = max(self._free_at, now) + count / self._rate
-            return self._free_at - now
+            begin = max(self._free_at, now)
+            self._free_at = begin + count / self._rate
+            return begin - now
+
+    def give_back(self, count: int) -> None:
+        """Return bytes that were booked and did not come."""
+        if self._rate is not None:
+            with self._lock:
+                self._free_at -= count / self._rate

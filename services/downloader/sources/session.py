@@ -78,9 +78,16 @@ class Web:
         read = self._reader(response)
         size, came = self.pace.chunk_bytes(self.limits.buffer_bytes), 0
         while not (response.raw.chunked and came >= wanted):
+            wait = self.pace.book(size)
+            if wait > 0:
+                self.gate.interrupt.wait(wait)
+            chunk: bytes | memoryview = b""
             asked_at = time.monotonic()
-            with self._translated(url):
-                chunk = read(size)
+            try:
+                with self._translated(url):
+                    chunk = read(size)
+            finally:
+                self.pace.give_back(size - len(chunk))
             self.gate.interrupt.check()
             if not chunk:
                 return
@@ -88,9 +95,6 @@ class Web:
                 raise TransientSourceError(f"{urlsplit(url).hostname} has stalled")
             came += len(chunk)
             yield chunk
-            wait = self.pace.seconds_before(len(chunk))
-            if wait > 0:
-                self.gate.interrupt.wait(wait)
 
     def finish(self, response: requests.Response) -> None:
         """Keep the connection of an answer that was read to its end; cut any other one off."""

@@ -88,12 +88,15 @@ def test_same_origin(origin: str | None, host: str, same: bool) -> None:
 def test_the_pace_spreads_bytes_over_time() -> None:
     clock = Clock()
     pace = Pace(100, clock)
-    assert pace.seconds_before(50) == 0.5
-    assert pace.seconds_before(50) == 1.0
+    assert pace.book(50) == 0.0
+    assert pace.book(50) == 0.5, "what another connection has booked is waited for before anything is taken"
+    pace.give_back(30)
+    assert pace.book(25) == 0.7
     clock.now = 10.0
-    assert pace.seconds_before(100) == 1.0  # silence saves nothing up
+    assert pace.book(100) == 0.0
+    assert pace.book(1) == 1.0, "silence saves nothing up"
     assert pace.chunk_bytes(10**6) == 25
-    assert Pace(None).seconds_before(10**9) == 0.0
+    assert Pace(None).book(10**9) == 0.0
 
 
 def test_the_rate_is_that_of_the_last_seconds_and_gives_the_time_left() -> None:

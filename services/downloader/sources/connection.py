@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -45,6 +46,7 @@ class Gate:
         self.interrupt = interrupt
         self.stall_seconds = limits.stall_seconds
         self._receive_bytes = limits.received_bytes // limits.connections
+        self._reading: socket.socket | None = None
 
     def connect(self, connection: HTTPConnection, scheme: str) -> socket.socket:
         """Resolve, judge every address, connect to the first that answers; raises urllib3's errors or a refusal."""
@@ -67,12 +69,28 @@ class Gate:
             raise ConnectTimeoutError(connection, f"{host}:{port} does not answer") from last
         raise NewConnectionError(connection, f"cannot connect to {host}:{port}: {last}") from last
 
+    def read_from(self, sock: socket.socket | None) -> None:
+        """An answer has begun on this socket: from now on it is the body that is waited for."""
+        self._reading = sock
+        if sock is not None:
+            sock.settimeout(self.stall_seconds)
+
+    def bound_receiving(self) -> None:
+        """Stop the kernel from receiving ever further ahead of us, where it allows our bound; call it for each chunk.
+
+        Only once it does: a large buffer from the first byte on would let a liar send more in vain.
+        """
+        if self._reading is None or not _can_hold(self._receive_bytes):
+            return
+        with suppress(OSError):  # the answer has ended, and its socket is closed
+            if self._reading.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) > self._receive_bytes:
+                self._reading.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _asked_for(self._receive_bytes))
+
     def _connect(self, connection: HTTPConnection, family: int, address: tuple[Any, ...]) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             for option in connection.socket_options or ():
                 sock.setsockopt(*option)
-            _bound_receiving(sock, self._receive_bytes)
             timeout = connection.timeout
             sock.settimeout(timeout if isinstance(timeout, int | float) else None)
             self.interrupt.watch(sock)
@@ -83,17 +101,16 @@ class Gate:
         return sock
 
 
-def _bound_receiving(sock: socket.socket, count: int) -> None:
-    """Let the kernel receive at most `count` bytes ahead of us, where it allows that many; else it decides alone."""
-    if _can_hold(count):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, count // 2)  # the kernel doubles it, for its own needs
+def _asked_for(count: int) -> int:
+    """Return what to ask for, so that a buffer holds `count` bytes: the kernel doubles it, for its own needs."""
+    return count // 2
 
 
 @cache
 def _can_hold(count: int) -> bool:
     """Tell whether a buffer of `count` may be asked for: a smaller one (`net.core.rmem_max`) would slow downloads."""
     with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, count // 2)
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _asked_for(count))
         return trial.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= count
 
 
@@ -180,8 +197,7 @@ def _awaited(gate: Gate, connection: HTTPConnection, getresponse: Callable[[], H
     """Take the answer's head; from then on it is the body that is waited for."""
     sock = connection.sock
     response = getresponse()
-    if sock is not None:
-        sock.settimeout(gate.stall_seconds)
+    gate.read_from(sock)
     return response
 
 

@@ -94,6 +94,7 @@ class Web:
             if stall.is_stalled(time.monotonic() - asked_at, len(chunk)):
                 raise TransientSourceError(f"{urlsplit(url).hostname} has stalled")
             came += len(chunk)
+            self.gate.bound_receiving()
             yield chunk
 
     def finish(self, response: requests.Response) -> None:

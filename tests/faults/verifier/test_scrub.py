@@ -65,10 +65,11 @@ class Chain:
         return {what: count - before[what] for what, count in self.counts().items()}
 
     def wait_until_right_again(self, old: StatIdentity) -> None:
-        """Another inode is verified, and the miner answers from it."""
+        """Another file is verified, and the miner answers from it; ext4 may give it the old one's inode number."""
 
         def is_renewed() -> bool:
-            return has_right_receipt(self.layout, SHA256, FILE_NAME) is not None and self.file.stat().st_ino != old.ino
+            receipt = has_right_receipt(self.layout, SHA256, FILE_NAME)
+            return receipt is not None and receipt.st != old
 
         wait_until(is_renewed, AGAIN_SECONDS, "the file to be fetched and verified again")
         self.miner.wait_ready()

@@ -132,9 +132,14 @@ def test_a_served_file_that_is_written_to_is_not_served_any_more_and_is_fetched_
     changed = chain.changed(before)
     assert changed.pop("scrubbed away") in {0, 1}  # the scrub found it, or the verdict that the downloader asked for
     assert changed == {"deleted": 1, "promoted": 1, "recorded": 1, "loaded": 1}
-    assert chain.origin.sent("/cdn") - fetched == model_file().stat().st_size
+    assert_fetched_once(chain.origin.sent("/cdn") - fetched)
     records = read_rejected(chain.layout, SHA256).values()
     assert {record.reason for record in records} == {"tampered"}
+
+
+def assert_fetched_once(sent: int) -> None:
+    """A busy machine's connections take ranges over from each other, and what was on its way is sent in vain."""
+    assert 1 <= sent / model_file().stat().st_size < 2, "another download"
 
 
 def flip_on_the_disk(image: Path, page: bytes) -> int:
@@ -160,7 +165,7 @@ def test_a_served_file_that_rots_on_the_disk_is_found_by_the_scrub_alone(chain: 
     wait_until(lambda: chain.changed(before)["scrubbed away"] == 1, AGAIN_SECONDS, "the scrub to find it")
     chain.wait_until_right_again(old)
     assert chain.changed(before) == {"scrubbed away": 1, "deleted": 1, "promoted": 1, "recorded": 1, "loaded": 1}
-    assert chain.origin.sent("/cdn") - fetched == model_file().stat().st_size
+    assert_fetched_once(chain.origin.sent("/cdn") - fetched)
 
 
 HUGE_BYTES = 4 * 10**12

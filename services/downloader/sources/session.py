@@ -78,12 +78,12 @@ class Web:
         read = self._reader(response)
         size, came = self.pace.chunk_bytes(self.limits.buffer_bytes), 0
         while not (response.raw.chunked and came >= wanted):
-            wait = self.pace.book(size)
-            if wait > 0:
-                self.gate.interrupt.wait(wait)
             chunk: bytes | memoryview = b""
-            asked_at = time.monotonic()
+            wait = self.pace.book(size)
             try:
+                if wait > 0:
+                    self.gate.interrupt.wait(wait)
+                asked_at = time.monotonic()
                 with self._translated(url):
                     chunk = read(size)
             finally:

@@ -35,6 +35,7 @@ IMAGE_BYTES = 512 * 1024 * 1024
 AGAIN_SECONDS = 60.0
 AT = 50_000_000  # in the middle of the file
 PAGE = 4096
+FETCHED = 'r3mes_download_attempts_total{outcome="complete",source="huggingface"}'
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Chain:
             "deleted": self.verifier.metric("r3mes_deletions_total", {"reason": "tampered"}),
             "promoted": self.verifier.metric("r3mes_promotions_total"),
             "recorded": len(read_rejected(self.layout, SHA256)),
+            "fetched": self.downloader.metric(FETCHED),
             "loaded": self.miner.metric("r3mes_miner_model_load_seconds_count"),
         }
 
@@ -113,6 +115,7 @@ def running(folder: Path, home: Path, image: Path, origin: ScriptedOrigin, redis
             with Miner(stand.Store(home), genesis) as miner:
                 chain = Chain(downloader.layout, origin, downloader, verifier, miner, image)
                 downloader.wait_for(SHA256, "verified", 90)
+                downloader.wait_counted("huggingface")
                 miner.wait_ready()
                 yield chain
         finally:
@@ -131,7 +134,7 @@ def test_a_served_file_that_is_written_to_is_not_served_any_more_and_is_fetched_
     chain.wait_until_right_again(old)
     changed = chain.changed(before)
     assert changed.pop("scrubbed away") in {0, 1}  # the scrub found it, or the verdict that the downloader asked for
-    assert changed == {"deleted": 1, "promoted": 1, "recorded": 1, "loaded": 1}
+    assert changed == {"deleted": 1, "promoted": 1, "recorded": 1, "fetched": 1, "loaded": 1}
     assert_fetched_once(chain.origin.sent("/cdn") - fetched)
     records = read_rejected(chain.layout, SHA256).values()
     assert {record.reason for record in records} == {"tampered"}
@@ -164,7 +167,14 @@ def test_a_served_file_that_rots_on_the_disk_is_found_by_the_scrub_alone(chain: 
     assert flip_on_the_disk(chain.image, page) >= 1
     wait_until(lambda: chain.changed(before)["scrubbed away"] == 1, AGAIN_SECONDS, "the scrub to find it")
     chain.wait_until_right_again(old)
-    assert chain.changed(before) == {"scrubbed away": 1, "deleted": 1, "promoted": 1, "recorded": 1, "loaded": 1}
+    assert chain.changed(before) == {
+        "scrubbed away": 1,
+        "deleted": 1,
+        "promoted": 1,
+        "recorded": 1,
+        "fetched": 1,
+        "loaded": 1,
+    }
     assert_fetched_once(chain.origin.sent("/cdn") - fetched)
 
 

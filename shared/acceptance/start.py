@@ -45,6 +45,9 @@ from shared.genesis.difference import describe
 from shared.settings import CommonSettings
 from shared.store.layout import StoreLayout
 
+# An acceptance by hand can come between check and start; one after another, as fast as starts, cannot.
+MOST_CHECKS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class StartOutcome:
@@ -106,6 +109,17 @@ def start_store(settings: InitSettings, environ: Mapping[str, str], *, judge_unc
     `judge_unchanged` says whether the addresses of a genesis that was accepted earlier are judged again, and the chain
     asked about it. Raises ConfigurationError (GenesisError, StoreError), with nothing written.
     """
+    for _ in range(MOST_CHECKS):
+        outcome = _start_as_checked(settings, environ, judge_unchanged=judge_unchanged)
+        if outcome is not None:
+            return outcome
+    raise ConfigurationError("the genesis changed again and again while it was being checked", next_step="start again")
+
+
+def _start_as_checked(
+    settings: InitSettings, environ: Mapping[str, str], *, judge_unchanged: bool
+) -> StartOutcome | None:
+    """Return None, with nothing written, where another genesis was accepted while this one was being checked."""
     layout, kind = StoreLayout(settings.store_root), settings.store_kind
     with ExitStack() as refused:
         start = _Start(settings, environ, _operators_file(settings, refused), refused)
@@ -117,7 +131,9 @@ def start_store(settings: InitSettings, environ: Mapping[str, str], *, judge_unc
         with trust_lock(layout):
             outcome = _decided(start, judge_unchanged=judge_unchanged and checked is None)
             if checked is not None:
-                outcome = _as_checked(outcome, checked)
+                if _is_changed(outcome, checked):
+                    return None
+                outcome = replace(outcome, file=checked.file, chain=checked.chain)  # that one may be parsed already
             prepare_directories(layout, kind)
             with translated(layout):
                 trust_state.sweep(layout)
@@ -168,12 +184,9 @@ def _check(start: _Start, *, judge_unchanged: bool) -> StartOutcome:
     return outcome
 
 
-def _as_checked(outcome: StartOutcome, checked: StartOutcome) -> StartOutcome:
-    """Return the outcome with the chain's word, which has to be about the same genesis and the same deed."""
-    is_same = outcome.sha256 == checked.sha256
-    if not is_same or (outcome.action.writes and not checked.action.writes):
-        raise ConfigurationError("the genesis changed while it was being checked", next_step="start again")
-    return replace(outcome, file=checked.file, chain=checked.chain)  # this one may be parsed already
+def _is_changed(outcome: StartOutcome, checked: StartOutcome) -> bool:
+    """Tell whether what was checked, also by the chain, is another genesis or another deed than what is to be done."""
+    return outcome.sha256 != checked.sha256 or (outcome.action.writes and not checked.action.writes)
 
 
 def _decided(start: _Start, *, judge_unchanged: bool) -> StartOutcome:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from tests.support.chain_nodes import Node, answers, chain_genesis, chain_of, re
 from tests.support.geneses import DIGEST, OTHER_DIGEST, entry, list_form, other_entry, plain_form
 from tests.support.genesis_host import Host, snapshot
 from tests.support.origin_server import Answer, status
+from tests.support.waiting import wait_until
 
 BOTH = chain_genesis(DIGEST, OTHER_DIGEST)
 OTHER = chain_genesis(OTHER_DIGEST)
@@ -145,27 +146,67 @@ def test_the_file_is_judged_before_the_chain_is_asked(host: Host, nodes: list[No
     assert all(node.connections == 0 for node in nodes)
 
 
-def test_nobody_waits_while_the_chain_is_asked_and_what_was_not_asked_about_is_not_started(
+def test_nobody_waits_while_the_chain_is_asked_and_what_was_not_asked_about_is_asked_about(
     host: Host, nodes: list[Node], tmp_path: Path
 ) -> None:
     host.start()
     host.file.unlink()
-    other = tmp_path / "other.json"
-    other.write_bytes(list_form(other_entry()))
-    accepted = threading.Event()
+    accept_while_the_chain_is_asked(host, nodes, [tmp_path / "other.json"])
 
-    def answer_late(answer: Answer) -> None:
-        assert accepted.wait(60)
-        answers(result({"genesis": BOTH}))(answer)
+    outcome = host.start()
 
-    def accept_meanwhile(answer: Answer) -> None:
-        host.accept(R3MES_GENESIS=str(other), R3MES_CHAIN_RPC="")
-        accepted.set()
-        answer_late(answer)
+    assert outcome.chain is not None
+    assert "of 3 endpoints agree" in outcome.chain.describe()
+    assert outcome.genesis.by_name("Other") == read_trust(host.layout).genesis.by_name("Other")
 
-    nodes[0].scripts["/genesis"] = accept_meanwhile
-    nodes[1].scripts["/genesis"] = nodes[2].scripts["/genesis"] = answer_late
 
-    with pytest.raises(ConfigurationError, match="changed while it was being checked"):
+def test_a_genesis_that_the_chain_vetoes_is_not_started_because_another_was_asked_about(
+    host: Host, nodes: list[Node], tmp_path: Path
+) -> None:
+    serve(nodes, chain_genesis(DIGEST))
+    host.start()
+    host.file.unlink()
+    accept_while_the_chain_is_asked(host, nodes, [tmp_path / "other.json"], chain_genesis(DIGEST))
+
+    with pytest.raises(ConfigurationError, match="the chain vetoes Other"):
         host.start()
-    assert read_trust(host.layout).genesis.by_name("Other")
+
+
+def test_a_genesis_that_changes_whenever_it_is_asked_about_is_not_started(
+    host: Host, nodes: list[Node], tmp_path: Path
+) -> None:
+    host.start()
+    host.file.unlink()
+    accepted = accept_while_the_chain_is_asked(host, nodes, [tmp_path / f"{index}.json" for index in range(9)])
+
+    with pytest.raises(ConfigurationError, match="changed again and again") as error:
+        host.start()
+
+    assert error.value.next_step == "start again"
+    assert len(accepted) == 3
+
+
+def accept_while_the_chain_is_asked(
+    host: Host, nodes: list[Node], files: list[Path], genesis: object = BOTH
+) -> list[Path]:
+    """Let the chain answer its n-th question only once the n-th file has been accepted; return those that were."""
+    for index, file in enumerate(files):
+        file.write_bytes(list_form(other_entry(required_disk_space_gb=1.0 + index)))
+    accepted: list[Path] = []
+
+    def answer_late(node: Node) -> Callable[[Answer], None]:
+        questions = itertools.count(1)
+
+        def answer_the_next(answer: Answer) -> None:
+            number = min(next(questions), len(files))
+            if node is nodes[0] and len(accepted) < number:
+                host.accept(R3MES_GENESIS=str(files[number - 1]), R3MES_CHAIN_RPC="")
+                accepted.append(files[number - 1])
+            wait_until(lambda: len(accepted) >= number, what="the acceptance")
+            answers(result({"genesis": genesis}))(answer)
+
+        return answer_the_next
+
+    for node in nodes:
+        node.scripts["/genesis"] = answer_late(node)
+    return accepted

@@ -89,4 +89,5 @@ def load_message(checked: CheckedModel, settings: MinerSettings, decision: Decis
         type_v=CACHE_TYPES[settings.kv_type_v][0],
         split_mode=SPLIT_MODES[settings.split_mode],
         tensor_split=settings.tensor_split,
+        stored=decision.stored_tokens,
     )

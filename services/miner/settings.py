@@ -14,6 +14,7 @@ MAX_SLOTS = 256  # llama.cpp gives no context for more sequences
 
 Positive = Annotated[int, Field(gt=0)]
 AutoOrPositive = Literal["auto"] | Positive
+AutoOrBytes = Literal["auto"] | Annotated[int, Field(ge=0)]
 AutoOrLayers = Literal["auto"] | Annotated[int, Field(ge=-1)]
 CacheType = Annotated[str, Field(pattern=f"^({'|'.join(CACHE_TYPES)})$")]
 Shares = Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], BeforeValidator(split_list)]
@@ -41,6 +42,7 @@ class MinerSettings(CommonSettings):
     split_mode: Literal["none", "layer", "row"] = Field("layer", alias="R3MES_SPLIT_MODE")
     tensor_split: Shares = Field((), alias="R3MES_TENSOR_SPLIT")
 
+    prefix_cache_bytes: AutoOrBytes = Field("auto", alias="R3MES_PREFIX_CACHE_BYTES")
     context_overflow: Literal["error", "truncate"] = Field("error", alias="R3MES_CONTEXT_OVERFLOW")
     max_sequences: int = Field(16, alias="R3MES_MAX_SEQUENCES", gt=0, le=MAX_SLOTS)
     max_queue: int = Field(64, alias="R3MES_MAX_QUEUE", ge=0)

@@ -32,9 +32,10 @@ from shared.store.records import StatIdentity
 
 PR_SET_PDEATHSIG = 1
 
-# Computed tokens for which a prefix is kept that served nobody else: each costs all running sequences a little.
+# Computed tokens for which an unused prefix stays in the cache: there it costs all running sequences a little.
 HORIZON = 2_048
 GPU_HORIZON_FACTOR = 8
+STORING_HORIZON = 0  # there and back takes as long as computing one token in a thousand, so nothing waits in the cache
 
 _log = structlog.get_logger("miner.engine")
 
@@ -75,13 +76,15 @@ def _load(load: Load, switch: AbortSwitch) -> tuple[Engine, LlamaBackend]:
         raise IntegrityError("the file changed after it was checked")
     backend = LlamaBackend(load, f"/proc/self/fd/{load.descriptor}")
     backend.abort_while(switch.flag)
+    horizon = HORIZON * GPU_HORIZON_FACTOR if load.gpu_layers else HORIZON
     limits = Limits(
         sequences=load.sequences,
         cells=backend.cells,
         batch_tokens=load.batch_tokens,
         prefill_tokens=load.prefill_tokens,
         slots=backend.slots,
-        horizon=HORIZON * GPU_HORIZON_FACTOR if load.gpu_layers else HORIZON,
+        horizon=STORING_HORIZON if backend.stored else horizon,
+        stored=backend.stored,
         sharing=backend.sharing,
     )
     return Engine(backend, limits, switch), backend

@@ -1,4 +1,4 @@
-"""What is to be done to the cells of the cache between two decodes, in this order: copies and cuts. Pure values."""
+"""What is to be done to the cells of the cache between two decodes, in this order: copies, cuts, swaps. Pure values."""
 
 from __future__ import annotations
 
@@ -23,4 +23,34 @@ class Cut:
     start: int
 
 
-Move = Copy | Cut
+@dataclass(frozen=True, slots=True)
+class SwapOut:
+    """Keep the keys and values of `slot` at positions `start` to `end` (exclusive) in memory under `key`, too."""
+
+    slot: int
+    key: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class SwapIn:
+    """Let `slot` hold, in new cells, positions `start` to `end` of what lies under `key`, which stays there.
+
+    For a moment the cache needs room for everything that lies under `key`.
+    """
+
+    key: int
+    slot: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Free what lies in memory under `key`."""
+
+    key: int
+
+
+Move = Copy | Cut | SwapOut | SwapIn | Forget

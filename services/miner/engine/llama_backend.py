@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from services.miner.engine.abort import look_at
 from services.miner.engine.backend import AbortedError, NoRoomError, Sampler
 from services.miner.engine.batch import Batch
-from services.miner.engine.cache_moves import Copy, Cut, Move
+from services.miner.engine.cache_moves import Copy, Cut, Forget, Move, SwapIn, SwapOut
 from services.miner.engine.constrained import ConstrainedSampler
 from services.miner.engine.logprobs import Ranking, ranking
 from services.miner.engine.messages import Load, Loaded, Submit
-from services.miner.engine.prefix_cache import slot_count
+from services.miner.engine.prefix_cache import MAX_STORING_SLOTS, slot_count
 from services.miner.engine.sampling import SamplerChain
 from services.miner.engine.scheduler import Slice
 from services.miner.grammar.candidates import Candidates
@@ -54,7 +54,11 @@ class LlamaBackend:
             self._memory_kind() == "attention"
         )  # other memories cannot drop a suffix, or forget cells that a prefix needs
         self.slots = slot_count(load.sequences) if self.sharing else load.sequences
-        self._context = llama.llama_init_from_model(self._model, _context_parameters(load, self.slots))
+        self.stored = load.stored if self.sharing and self.slots <= MAX_STORING_SLOTS else 0
+        self._packing = self.slots  # the slot through which cells go to memory and come back
+        self._context = llama.llama_init_from_model(
+            self._model, _context_parameters(load, self.slots + bool(self.stored))
+        )
         if not self._context:
             raise EngineError(f"llama.cpp makes no context for this model: {last_errors() or 'no reason given'}")
         self._vocabulary = llama.llama_model_get_vocab(self._model)
@@ -63,6 +67,7 @@ class LlamaBackend:
         self._batch = Batch(load.batch_tokens)
         self._candidates = Candidates(self._vocabulary_size)
         self._grammars = Nursery(load.descriptor, self._vocabulary_size)
+        self._in_memory: dict[int, NDArray[np.uint8]] = {}
         self._pieces: dict[int, bytes] = {}  # at most one entry a token of the vocabulary
         self.load_seconds = time.monotonic() - started
 
@@ -107,18 +112,45 @@ class LlamaBackend:
         expect_errors_while(flag)
 
     def move(self, moves: Row[Move]) -> None:
-        """Copy and cut; cells that no slot holds any more are free at once. Raises EngineError when one is refused."""
+        """Copy, cut and swap; cells that no slot holds any more are free at once. Raises EngineError where refused."""
         for move in moves:
             match move:
                 case Copy(source, target, start, end):
                     llama.llama_memory_seq_cp(self._memory, source, target, start, end)
                 case Cut(slot, start):
-                    if not llama.llama_memory_seq_rm(self._memory, slot, start, -1):
-                        raise EngineError(f"llama.cpp cannot drop the cells of slot {slot} from position {start}")
+                    self._cut(slot, start)
+                case SwapOut():
+                    self._swap_out(move)
+                case SwapIn():
+                    self._swap_in(move)
+                case Forget(key):
+                    del self._in_memory[key]
+
+    def _cut(self, slot: int, start: int) -> None:
+        if not llama.llama_memory_seq_rm(self._memory, slot, start, -1):
+            raise EngineError(f"llama.cpp cannot drop the cells of slot {slot} from position {start}")
+
+    def _swap_out(self, move: SwapOut) -> None:
+        llama.llama_memory_seq_cp(self._memory, move.slot, self._packing, move.start, move.end)
+        size = int(llama.llama_state_seq_get_size(self._context, self._packing))
+        packed = np.empty(size, np.uint8)
+        written = llama.llama_state_seq_get_data(self._context, _bytes_of(packed), size, self._packing)
+        if written != size:
+            raise EngineError(f"llama.cpp wrote {written} bytes of the {size} that a prefix takes")
+        self._in_memory[move.key] = packed
+        self._cut(self._packing, 0)
+
+    def _swap_in(self, move: SwapIn) -> None:
+        packed = self._in_memory[move.key]
+        if not llama.llama_state_seq_set_data(self._context, _bytes_of(packed), packed.size, self._packing):
+            raise EngineError(f"llama.cpp takes a prefix not back: {last_errors() or 'no reason given'}")
+        llama.llama_memory_seq_cp(self._memory, self._packing, move.slot, move.start, move.end)
+        self._cut(self._packing, 0)
 
     def clear(self) -> None:
-        """Forget all slots."""
+        """Forget all slots, and what lies in memory."""
         llama.llama_memory_clear(self._memory, False)
+        self._in_memory.clear()
 
     def matcher(self, constraint: Constraint) -> Matcher:
         """Begin to parse a constraint in a process of its own."""
@@ -187,6 +219,10 @@ def _context_parameters(load: Load, slots: int) -> ctypes.Structure:
     parameters.kv_unified = True  # without it the cells are divided among the slots
     parameters.no_perf = True
     return parameters
+
+
+def _bytes_of(array: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - a pointer of ctypes
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def _tensor_split(shares: tuple[float, ...]) -> ctypes.Array[ctypes.c_float] | None:

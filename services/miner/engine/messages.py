@@ -52,7 +52,8 @@ class Sampling:
 class Load:
     """Load the model behind an inherited descriptor; first message of a life.
 
-    `cells` are the tokens that the unified cache holds for all sequences together. `flash_attention` is -1 (auto), 0 or
+    `cells` are the tokens that the unified cache holds for all sequences together, `stored` those of prefixes that may
+    lie in memory beside it. `flash_attention` is -1 (auto), 0 or
     1; `type_k` and `type_v` are ggml type numbers; `tensor_split` is empty for an even split.
     """
 
@@ -69,6 +70,7 @@ class Load:
     type_v: int
     split_mode: int
     tensor_split: tuple[float, ...] = ()
+    stored: int = 0
     kind: Literal["load"] = "load"
 
 

@@ -6,7 +6,8 @@ Invariants, after any order of calls:
   which arrive together with one beginning compute it together;
 - `pledged` is what the running sequences' nodes need when all is computed, `held` what the cache holds now;
 - cells that a running sequence needs are never given up: only what is kept for later is evicted, the longest unused
-  first, from its end.
+  first, from its end;
+- a node's tokens are in the cache, or planned, or in memory (`prefix_store`), and then so are all nodes below it.
 
 Order: `enter` a sequence → each step: `ready`, `make_room`, `take_moves` → the moves, the decode → `note_computed` →
 `leave`, which keeps the cells under the same slot.
@@ -17,11 +18,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import takewhile
 
-from services.miner.engine.cache_moves import Copy, Cut, Move
+from services.miner.engine.cache_moves import Copy, Cut, Move, SwapIn
+from services.miner.engine.prefix_store import PrefixStore
 from services.miner.engine.prefix_tree import Match, Node, make_root, match
 from services.miner.engine.sequence import Sequence
 
 MAX_SLOTS = 256  # llama.cpp makes no context for more
+MAX_STORING_SLOTS = MAX_SLOTS - 1  # one more is needed to take things in and out of memory
 MIN_SLOTS, SLOTS_A_SEQUENCE = 32, 4
 EVICTION_CELLS = 64  # at least so many at a time, so that a full cache does not evict in every step
 EXPIRY_STEP = 256  # computed tokens between two looks for what is kept too long
@@ -32,7 +35,7 @@ SHORTEST, LONGEST = 1 / 8, 8  # of the horizon at the start
 
 def slot_count(sequences: int) -> int:
     """Return how many slots there are for sequences that run and prefixes that are kept."""
-    return min(MAX_SLOTS, max(MIN_SLOTS, SLOTS_A_SEQUENCE * sequences))
+    return max(sequences, min(MAX_STORING_SLOTS, max(MIN_SLOTS, SLOTS_A_SEQUENCE * sequences)))
 
 
 class PrefixCache:
@@ -40,10 +43,11 @@ class PrefixCache:
 
     A kept cell costs something in every step (attention walks over it) and saves computing it again, so what nobody
     asks for must go: the sooner the less was asked for lately. Time does not count, so that an idle engine forgets
-    nothing. `sharing` off: nothing is shared or kept, for memory that cannot drop a suffix.
+    nothing. With room to store, all goes to memory after `horizon`, and comes back when it is asked for. `sharing` off:
+    nothing is shared or kept, for memory that cannot drop a suffix.
     """
 
-    def __init__(self, *, cells: int, slots: int, horizon: int, sharing: bool = True) -> None:
+    def __init__(self, *, cells: int, slots: int, horizon: int, stored: int = 0, sharing: bool = True) -> None:
         self.cells = cells
         self.pledged = 0
         self.held = 0
@@ -51,6 +55,7 @@ class PrefixCache:
         self._start_horizon = horizon
         self._horizon: float = horizon
         self._root = make_root()
+        self._store = PrefixStore(stored)
         self._kept: dict[int, Node] = {}  # slot -> the last node that it holds
         self._free_slots = list(range(slots - 1, -1, -1))
         self._moves: list[Move] = []
@@ -66,6 +71,11 @@ class PrefixCache:
     def kept(self) -> dict[int, Node]:
         """The slots that no running sequence has, with the node where each ends."""
         return self._kept
+
+    @property
+    def stored(self) -> int:
+        """Tokens whose keys and values take room in memory."""
+        return self._store.held
 
     def needs(self, sequence: Sequence) -> int:
         """Return how many tokens of it no running sequence has pledged room for."""
@@ -89,6 +99,8 @@ class PrefixCache:
                     self._stretch(LENGTHENED)
             node.users.add(sequence)
             node.proven = True
+            if node.blob is not None and node.writer is None:
+                node.writer = sequence
         leaf = Node(parent.end, sequence.tokens[parent.end :], parent, users={sequence}, writer=sequence)
         parent.children.append(leaf)
         self.pledged += len(leaf.tokens)
@@ -100,8 +112,9 @@ class PrefixCache:
         0: another one is computing what it needs next.
         """
         path = [node for node in _leaf(sequence).upwards() if node.end > sequence.computed][::-1]
+        self._swap_in(path, sequence)
         complete = list(takewhile(lambda node: node.complete, path))
-        if complete:
+        if complete and complete[-1].end > sequence.computed:
             self._share(complete[-1], sequence)
         own = takewhile(lambda node: node.writer is sequence, path[len(complete) :])
         return sum(len(node.tokens) - node.computed for node in own)
@@ -153,13 +166,13 @@ class PrefixCache:
 
     def expire(self) -> None:
         """Give up what was kept for longer than it is worth."""
-        if self._clock - self._looked_at < EXPIRY_STEP:
+        if not self._store.limit and self._clock - self._looked_at < EXPIRY_STEP:
             return
         self._looked_at = self._clock
         while (overdue := next(filter(self._is_overdue, self._kept_ends()), None)) is not None:
             if not overdue.proven:
                 self._stretch(SHORTENED)
-            self._trim(overdue, overdue.computed)
+            self._give_up(overdue)
 
     def take_moves(self) -> tuple[Move, ...]:
         """Return what has to be done to the cells before the next decode, and forget it."""
@@ -183,6 +196,27 @@ class PrefixCache:
             sequence.reused += end - sequence.computed
         sequence.computed = end
 
+    def _swap_in(self, path: list[Node], sequence: Sequence) -> None:
+        """Bring back from memory what comes next on the sequence's path, as far as it is the one to do that."""
+        for node in path:
+            if node.complete:
+                continue
+            if node.blob is None or node.writer is not sequence:
+                return
+            self.make_room(node.blob.size)
+            if self.held + node.blob.size > self.cells:
+                self._moves += self._store.drop(node)  # no room to unpack it: the sequence computes it
+                return
+            if node.start > sequence.computed and node.parent is not None:
+                self._share(node.parent, sequence)
+            slot = _slot(sequence)
+            self._moves += [SwapIn(node.blob.key, slot, node.start, node.end), *self._store.drop(node)]
+            node.computed, node.slots = len(node.tokens), {slot}
+            self.held += node.computed
+            if not sequence.generated:
+                sequence.reused += node.computed
+            sequence.computed = node.end
+
     def _hand_on(self, node: Node, leaver: Sequence, slot: int) -> None:
         """Let the oldest other user go on with what `leaver` was computing."""
         if node.writer is not leaver:
@@ -200,7 +234,11 @@ class PrefixCache:
         self.pledged -= len(node.tokens)
         node.writer = None
         node.used_at = self._clock
-        del node.tokens[node.computed :]
+        if node.blob is not None:
+            return
+        if not node.complete:
+            self._forget_below(node)
+            del node.tokens[node.computed :]
         if not node.tokens:
             node.unlink()
 
@@ -220,7 +258,7 @@ class PrefixCache:
             needed = (found.part or found.node).slots
             if not self._kept:
                 raise ValueError("every slot has a running sequence")
-            self._release(*min(self._kept.items(), key=lambda kept: (kept[0] in needed, kept[1].used_at)))
+            self._give_up_slot(min(self._kept, key=lambda slot: (slot in needed, self._kept[slot].used_at)))
         return self._free_slots.pop()
 
     def _release(self, slot: int, last: Node | None) -> None:
@@ -233,6 +271,7 @@ class PrefixCache:
             node.slots.discard(slot)
             if not node.slots and not node.users:
                 self.held -= node.computed
+                self._forget_below(node)
                 node.unlink()
         if nodes:
             self._moves.append(Cut(slot, 0))
@@ -244,35 +283,68 @@ class PrefixCache:
         node = min(self._kept_ends(), key=lambda node: node.used_at, default=None)
         if node is None:
             return False
-        self._trim(node, min(max(wanted, EVICTION_CELLS), node.computed))
+        count = max(wanted, EVICTION_CELLS)
+        if self._store.limit or count >= node.computed:
+            self._give_up(node)
+        else:
+            self._shorten(node, count)
         return True
 
     def _kept_ends(self) -> Iterator[Node]:
-        return (node for node in self._kept.values() if not node.children and not node.users)
+        """Yield the nodes below which the cache holds nothing."""
+        for node in self._kept.values():
+            if not node.users and not any(child.computed or child.users for child in node.children):
+                yield node
 
     def _is_overdue(self, node: Node) -> bool:
-        horizon = self._start_horizon * PROVEN_FACTOR if node.proven else self._horizon
-        return self._clock - node.used_at > horizon
+        if self._store.limit:
+            horizon: float = self._start_horizon
+        else:
+            horizon = self._start_horizon * PROVEN_FACTOR if node.proven else self._horizon
+        return self._clock - node.used_at >= horizon
 
     def _stretch(self, factor: float) -> None:
         wanted = self._horizon * factor
         self._horizon = min(max(wanted, self._start_horizon * SHORTEST), self._start_horizon * LONGEST)
 
-    def _trim(self, node: Node, count: int) -> None:
-        """Give up the last `count` tokens of the end of a kept run."""
+    def _shorten(self, node: Node, count: int) -> None:
+        """Give up the last `count` tokens of the end of a kept run, but not all."""
         node.computed -= count
+        self._forget_below(node)
         del node.tokens[node.computed :]
         self.held -= count
-        if node.tokens:
-            self._moves += [Cut(slot, node.end) for slot in sorted(node.slots)]
-            return
-        node.unlink()
-        for slot in sorted(node.slots):
+        self._moves += [Cut(slot, node.end) for slot in sorted(node.slots)]
+
+    def _give_up(self, node: Node) -> None:
+        """Let the cells of the end of a kept run go, to memory where there is room for them."""
+        self._moves += self._store.put(node)
+        self.held -= node.computed
+        node.computed = 0
+        if node.blob is None:
+            self._forget_below(node)
+            node.unlink()
+        slots, node.slots = sorted(node.slots), set()
+        for slot in slots:
             self._moves.append(Cut(slot, node.start))
             if node.parent in {None, self._root} or len(node.parent.slots) > 1:
                 self._release(slot, node.parent)
             else:
                 self._kept[slot] = node.parent
+
+    def _give_up_slot(self, slot: int) -> None:
+        """Free a kept slot; what it holds alone goes to memory."""
+        while (node := self._kept.get(slot)) is not None:
+            if node.users or len(node.slots) > 1:
+                self._release(slot, node)
+            else:
+                self._give_up(node)
+
+    def _forget_below(self, node: Node) -> None:
+        """Forget what lies in memory and can be of no use without the node."""
+        for child in list(node.children):
+            self._forget_below(child)
+            self._moves += self._store.drop(child)
+            child.unlink()
 
 
 def _repeats(node: Node, other: Node) -> bool:

@@ -1,4 +1,4 @@
-"""A radix tree over token ids: which runs of tokens the cache holds, or will hold soon. Pure.
+"""A radix tree over token ids: which runs of tokens the cache holds, will hold soon, or could get from memory. Pure.
 
 A path from the root is a prefix; a node is the run of tokens that its users and holders have in common. Splitting a
 node makes a new upper part, and the old object stays the lower one, so that whoever points to the end of a path keeps
@@ -22,6 +22,7 @@ class Node:
 
     `slots` hold all those cells; `users` are the running sequences whose tokens these are, `writer` the one of them
     that computes what is missing. `used_at` and `proven` say when it was of use and whether ever to a second request.
+    `blob`: where its keys and values lie in memory, once the cache has given them up.
     """
 
     start: int
@@ -34,6 +35,7 @@ class Node:
     writer: Sequence | None = None
     used_at: int = 0
     proven: bool = False
+    blob: Blob | None = None
 
     @property
     def end(self) -> int:
@@ -65,12 +67,34 @@ class Node:
         self.computed -= upper.computed
         if not self.computed:
             self.slots = set()
+        if self.blob is not None:
+            self.blob.add(upper)
         return upper
 
     def unlink(self) -> None:
         """Take this node out of the tree."""
         if self.parent is not None:
             self.parent.children.remove(self)
+
+
+@dataclass(slots=True, eq=False)
+class Blob:
+    """Positions `start` to `end` in memory under `key`; `nodes` are the runs that were one when it was written."""
+
+    key: int
+    start: int
+    end: int
+    nodes: set[Node] = field(default_factory=set)
+
+    @property
+    def size(self) -> int:
+        """Tokens that it takes the memory of, as long as any of its nodes wants it."""
+        return self.end - self.start
+
+    def add(self, node: Node) -> None:
+        """Let one more node find its keys and values here."""
+        node.blob = self
+        self.nodes.add(node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +134,7 @@ def _best_child(node: Node, tokens: list[int], limit: int) -> tuple[Node | None,
     for child in node.children:
         if child.tokens and child.tokens[0] == tokens[node.end]:
             count = common_prefix(child.tokens, tokens, node.end, limit)
-            if count > longest:
+            if count > longest or (count == longest and best is not None and best.blob is not None):
                 best, longest = child, count
     return best, longest
 

@@ -29,10 +29,10 @@ HEADROOM = 32  # cells kept for what an admitted sequence generates soon, so tha
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`sequences` running at once, `cells` of the cache, `batch_tokens` a step, `prefill_tokens` beside decoding.
+    """`sequences` running at once, `cells` of the cache, `batch_tokens` a step, `prefill_tokens` while some decode.
 
     `slots` (0: as many as sequences) are those that run and those that keep a prefix, for `horizon` computed tokens;
-    without `sharing` every sequence computes all of its tokens.
+    after that, memory keeps up to `stored` tokens. Without `sharing` every sequence computes all of its tokens.
     """
 
     sequences: int
@@ -42,6 +42,7 @@ class Limits:
     quantum: int = 128
     slots: int = 0
     horizon: int = 2_048
+    stored: int = 0
     sharing: bool = True
 
     def __post_init__(self) -> None:
@@ -93,7 +94,9 @@ class Scheduler:
         self.running: list[Sequence] = []  # oldest admission first
         self.preemptions = 0
         slots = max(limits.slots, limits.sequences)
-        self.cache = PrefixCache(cells=limits.cells, slots=slots, horizon=limits.horizon, sharing=limits.sharing)
+        self.cache = PrefixCache(
+            cells=limits.cells, slots=slots, horizon=limits.horizon, stored=limits.stored, sharing=limits.sharing
+        )
         self._admissions = 0
         self._ceiling = limits.cells  # lower after an overflow, until a sequence ends
         self._last_served = 0  # `order` of the prompt that had the last turn
@@ -155,10 +158,7 @@ class Scheduler:
         started = () if preempted else self._admit()
         able = {each: self.cache.ready(each) for each in self.running if each.pending > 1}
         decoding = [Slice(sequence, sequence.computed, 1) for sequence in self.running if sequence.pending == 1]
-        budget = self.limits.batch_tokens - len(decoding)
-        if decoding:
-            budget = min(budget, self.limits.prefill_tokens)
-        slices = (*decoding, *self._prompt_slices(able, budget))
+        slices = (*decoding, *self._prompt_slices(able, self._prefill_budget(len(decoding), able)))
         self.cache.expire()
         self.cache.make_room(sum(part.count for part in slices))
         return Plan(slices, started, self.cache.take_moves())
@@ -197,6 +197,18 @@ class Scheduler:
             if sequence is winner:
                 return
             sequence.bypassed += 1
+
+    def _prefill_budget(self, decoding: int, able: Mapping[Sequence, int]) -> int:
+        """Return how many prompt tokens go beside so many that decode, who wait for them: more where more prompts wait.
+
+        The tokens of the step together are what is bounded, as they are computed in blocks: llama.cpp's attention takes
+        as long for 129 as for 192.
+        """
+        if not decoding:
+            return self.limits.batch_tokens
+        prompts = sum(1 for count in able.values() if count)
+        together = min(self.limits.prefill_tokens * max(prompts // decoding, 1), self.limits.batch_tokens)
+        return min(max(together - decoding, together // 2, 1), self.limits.batch_tokens - decoding)
 
     def _prompt_slices(self, able: Mapping[Sequence, int], budget: int) -> list[Slice]:
         """Divide `budget` tokens among the prompts in turns; `able`: what each may compute now."""

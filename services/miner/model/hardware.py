@@ -25,12 +25,16 @@ MIN_CELLS = 512
 UNKNOWN_CELLS = 8_192  # where the file does not say what a cell costs
 CACHE_SHARE_OF_MEMORY = 0.25  # of what is left beside the weights
 GPU_RESERVE_BYTES = 512 * 1024 * 1024  # on each GPU: the driver's context, and what the estimate forgets
+STORED_SHARE_OF_MEMORY, MOST_STORED_BYTES = 0.25, 2 * 1024**3  # for prefixes, of what is left beside all else
 PROCESSOR_BATCH, GPU_BATCH = 512, 1_024  # tokens a step: bounds how long others wait for one step
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the engine is told. `gpu_layers` -1 is all; `cells` is the context that all sequences share."""
+    """What the engine is told. `gpu_layers` -1 is all; `cells` is the context that all sequences share.
+
+    `stored_tokens` of prefixes may lie in memory beside it.
+    """
 
     gpu_layers: int
     cells: int
@@ -38,6 +42,7 @@ class Decision:
     threads: int
     batch_tokens: int
     prefill_tokens: int
+    stored_tokens: int
     why: tuple[str, ...]
 
     @property
@@ -79,7 +84,7 @@ def decide(settings: MinerSettings, structure: Structure, weight_bytes: int, mac
     offload = machine.offload_supported and settings.n_gpu_layers != 0
     gpus = _used_gpus(settings, machine) if offload else ()
     batch = GPU_BATCH if offload else PROCESSOR_BATCH
-    need = needs(settings, structure, batch, slot_count(settings.max_sequences))
+    need = needs(settings, structure, batch, slot_count(settings.max_sequences) + 1)
     fixed = need.step + need.logits
     rooms = [gpu.free_bytes - GPU_RESERVE_BYTES - fixed for gpu in gpus]
     room = sum(max(each, 0) for each in rooms) if gpus else machine.memory_bytes - fixed
@@ -92,7 +97,9 @@ def decide(settings: MinerSettings, structure: Structure, weight_bytes: int, mac
     layers = _layers(settings, loads, rooms, _shares(settings, gpus), machine, why)
     batch = GPU_BATCH if layers else PROCESSOR_BATCH
     batch = max(min(batch, cells), settings.max_sequences)
-    return Decision(layers, cells, sequence_tokens, threads, batch, max(batch // 4, 1), tuple(why))
+    left = machine.memory_bytes - fixed - beside - cells * (need.cell + need.step_cell)
+    stored = 0 if layers else _stored(settings, need, left, why)
+    return Decision(layers, cells, sequence_tokens, threads, batch, max(batch // 4, 1), stored, tuple(why))
 
 
 def _used_gpus(settings: MinerSettings, machine: Machine) -> tuple[Gpu, ...]:
@@ -150,6 +157,20 @@ def _context(settings: MinerSettings, structure: Structure, need: Needs, room: i
     state = f", {need.state / 2**20:.1f} MiB a sequence" if need.state else ""
     why.append(f"{cells} cells {reason}: trained on {trained}, {need.cell / 1024:.1f} KiB a cell{state}")
     return cells, min(cells, trained)
+
+
+def _stored(settings: MinerSettings, need: Needs, left: float, why: list[str]) -> int:
+    """Return how many tokens of prefixes may lie in memory, of which `left` bytes are free beside all else.
+
+    Only on the processor: a GPU passes over cells that nobody looks at in next to no time, and has to be waited for.
+    """
+    if not need.cell or need.state:
+        return 0  # what has a state shares no prefixes
+    wanted = settings.prefix_cache_bytes
+    size = min(max(left, 0) * STORED_SHARE_OF_MEMORY, MOST_STORED_BYTES) if wanted == "auto" else wanted
+    tokens = int(size / need.cell)
+    why.append(f"{tokens} tokens of prefixes in memory{'' if wanted == 'auto' else ' as set'}: {int(size) >> 20} MiB")
+    return tokens
 
 
 def _layers(

@@ -27,7 +27,7 @@ llama.llama_log_set(_SILENT, None)
 
 
 @contextmanager
-def loaded_backend(
+def loaded_backend(  # noqa: PLR0913 - what a test wants otherwise, by name
     file: Path,
     *,
     cells: int = 4096,
@@ -36,6 +36,7 @@ def loaded_backend(
     cache_type: int = F32,
     flash_attention: int = 1,
     threads: int = 2,
+    stored: int = 0,
 ) -> Iterator[LlamaBackend]:
     descriptor = os.open(file, os.O_RDONLY)
     try:
@@ -52,6 +53,7 @@ def loaded_backend(
             type_k=cache_type,
             type_v=cache_type,
             split_mode=1,
+            stored=stored,
         )
         backend = LlamaBackend(load, f"/proc/self/fd/{descriptor}")
         try:

@@ -49,7 +49,7 @@ def floats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def backend(floats: Path) -> Iterator[LlamaBackend]:
-    with loaded_backend(floats) as loaded:
+    with loaded_backend(floats, stored=4000) as loaded:
         yield loaded
 
 
@@ -119,6 +119,21 @@ def test_a_conversation_that_goes_on_from_kept_cells_gets_the_answer_that_it_get
         assert stand.reused(name) == (len(history) - 1 if turn else 0)
         history = stand.tokens[name]
     check_answers(stand, alone, asked)
+
+
+def test_prefixes_that_come_back_from_memory_give_the_answers_that_they_give_alone(
+    backend: LlamaBackend, alone: Alone
+) -> None:
+    stand = EngineStand(backend, limits(backend, horizon=0, stored=backend.stored))
+    asked, cache = prompts(alone, STORY), stand.engine.scheduler.cache
+    for name, prompt in asked.items():
+        stand.submit(f"between-{name}", alone.tokenise(f"Once more, {name}: " + "and on and on " * 80), 2)
+        stand.run()
+        stand.submit(name, prompt, ANSWER)
+        stand.run()
+        assert cache.stored > 0
+    check_answers(stand, alone, asked)
+    assert [stand.reused(name) > 200 for name in asked] == [False, *[True] * 7]
 
 
 def test_preempted_requests_get_the_answers_that_they_get_alone(backend: LlamaBackend, alone: Alone) -> None:

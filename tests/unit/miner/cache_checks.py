@@ -16,6 +16,9 @@ def check_cache(scheduler: Scheduler, backend: FakeBackend | None = None) -> Non
     assert cache.held == sum(node.computed for node in nodes)
     assert cache.pledged == sum(len(node.tokens) for node in nodes if node.users)
     assert cache.held <= cache.cells
+    blobs = {node.blob for node in nodes if node.blob is not None}
+    assert cache.stored == sum(blob.size for blob in blobs) <= scheduler.limits.stored
+    assert all(blob.nodes == {node for node in nodes if node.blob is blob} for blob in blobs)
     assert not set(running) & set(cache.kept), "a slot both runs and is kept"
     for node in nodes:
         check_node(node, cache.root)
@@ -40,7 +43,10 @@ def check_node(node: Node, root: Node) -> None:
     assert parent is root or node.slots <= parent.slots
     assert parent is root or node.users <= parent.users
     assert not node.computed or parent is root or parent.complete
-    if node.complete:
+    if node.blob is not None:
+        assert not node.computed, "in the cache and in memory"
+        assert node.blob.start <= node.start < node.end <= node.blob.end
+    if node.complete or (node.blob is not None and not node.users):
         return
     assert node.writer is min(node.users, key=lambda user: user.order)
     assert len(node.slots) <= 1, "what is not complete is held by its writer alone"
@@ -48,6 +54,11 @@ def check_node(node: Node, root: Node) -> None:
 
 def check_cells(scheduler: Scheduler, backend: FakeBackend, nodes: list[Node]) -> None:
     assert backend.cells_held == scheduler.cache.held
+    assert set(backend.stored) == {node.blob.key for node in nodes if node.blob is not None}
+    for node in nodes:
+        if node.blob is not None:
+            stored = backend.stored[node.blob.key]
+            assert [stored[at] for at in range(node.start, node.end)] == node.tokens
     for slot, cells in backend.held.items():
         held = [node for node in nodes if slot in node.slots]
         assert [cell.token for cell in cells] == [token for node in held for token in node.tokens[: node.computed]]

@@ -6,7 +6,7 @@ from collections.abc import Sequence as Row
 from dataclasses import dataclass
 
 from services.miner.engine.backend import NoRoomError
-from services.miner.engine.cache_moves import Copy, Cut, Move
+from services.miner.engine.cache_moves import Copy, Cut, Forget, Move, SwapIn, SwapOut
 from services.miner.engine.logprobs import Ranking
 from services.miner.engine.messages import Likelihood, Submit
 from services.miner.engine.scheduler import Slice
@@ -50,6 +50,7 @@ class FakeBackend:
         self.rows: dict[int, tuple[int, ...]] = {}
         self.batches: list[list[tuple[str, int]]] = []
         self.samplers = 0
+        self.stored: dict[int, dict[int, int]] = {}  # key -> {position: token}
 
     @property
     def cells(self) -> int:
@@ -87,6 +88,17 @@ class FakeBackend:
                 case Cut(slot, start):
                     assert start <= len(self.held.get(slot, [])), "what is cut must be there"
                     self.held[slot] = self.held.get(slot, [])[:start]
+                case SwapOut(slot, key, start, end):
+                    assert key not in self.stored
+                    assert 0 <= start < end <= len(self.held[slot]), "what is kept must be there"
+                    self.stored[key] = {at: self.held[slot][at].token for at in range(start, end)}
+                case SwapIn(key, slot, start, end):
+                    held, stored = self.held.setdefault(slot, []), self.stored[key]
+                    assert len(held) == start < end, "what comes back must go on where the slot ends"
+                    assert self.cells_held + len(stored) <= self._cells, "there must be room to unpack it"
+                    held.extend(Cell(stored[at]) for at in range(start, end))
+                case Forget(key):
+                    del self.stored[key]
 
     def matcher(self, _constraint: Constraint) -> Matcher:
         raise ConstraintError("this model takes no grammar")

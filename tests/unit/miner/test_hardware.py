@@ -82,6 +82,24 @@ def test_a_smaller_cache_type_makes_room_for_more_cells() -> None:
     assert found.cells == pytest.approx(decision(SMALL).cells * 32 / 17, rel=0.05)
 
 
+def test_memory_that_is_left_keeps_prefixes_but_not_more_than_two_gib() -> None:
+    assert decision(dataclasses.replace(PROCESSOR, memory_bytes=256 * GIB)).stored_tokens == 2 * GIB // CELL
+    small = decision(SMALL)
+    left = SMALL.memory_bytes - WEIGHTS - small.cells * CELL
+    assert left / 4.5 < small.stored_tokens * CELL <= left / 4
+    assert any("tokens of prefixes in memory" in why for why in small.why)
+    assert decision(dataclasses.replace(PROCESSOR, memory_bytes=2 * GIB)).stored_tokens == 0
+
+
+def test_memory_for_prefixes_that_was_set_stands_and_0_keeps_none() -> None:
+    assert decision(R3MES_PREFIX_CACHE_BYTES=GIB).stored_tokens == GIB // CELL
+    assert decision(R3MES_PREFIX_CACHE_BYTES=0).stored_tokens == 0
+
+
+def test_a_gpu_keeps_prefixes_in_its_cache_alone() -> None:
+    assert decision(with_gpus(gpu(80)), R3MES_PREFIX_CACHE_BYTES=GIB).stored_tokens == 0
+
+
 def test_a_file_without_numbers_still_gets_a_context() -> None:
     assert decision(structure=Structure({}, 0)).cells == 8192
 

@@ -40,7 +40,36 @@ def test_a_running_answer_gets_its_token_however_long_a_prompt_is_that_comes() -
     assert turn(scheduler) == {"first": 4}
     scheduler.add(sequence("long", 500))
     for _ in range(5):
-        assert turn(scheduler) == {"first": 1, "long": 16}
+        assert turn(scheduler) == {"first": 1, "long": 15}
+
+
+def test_the_more_prompts_wait_beside_one_answer_the_larger_the_step() -> None:
+    scheduler = Scheduler(Limits(sequences=6, cells=1000, batch_tokens=40, prefill_tokens=16, quantum=8))
+    scheduler.add(sequence("first", 4))
+    turn(scheduler)
+    scheduler.add(sequence("second", 100))
+    scheduler.add(sequence("third", 100))
+    assert sum(turn(scheduler).values()) == 2 * 16
+    for name in ("fourth", "fifth"):
+        scheduler.add(sequence(name, 100))
+    assert sum(turn(scheduler).values()) == 40, "never more than a batch"
+
+
+def test_however_many_answers_run_a_prompt_gets_half_of_its_share() -> None:
+    scheduler = Scheduler(Limits(sequences=21, cells=1000, batch_tokens=40, prefill_tokens=16, quantum=8))
+    for number in range(20):
+        scheduler.add(sequence(str(number), 1))
+    turn(scheduler)
+    scheduler.add(sequence("long", 100))
+    assert turn(scheduler)["long"] == 8
+
+
+def test_a_prompt_goes_on_where_the_share_is_one_token() -> None:
+    scheduler = Scheduler(Limits(sequences=2, cells=1000, batch_tokens=2, prefill_tokens=1))
+    scheduler.add(sequence("first", 1))
+    turn(scheduler)
+    scheduler.add(sequence("long", 5))
+    assert turn(scheduler) == {"first": 1, "long": 1}
 
 
 def test_a_prompt_alone_gets_the_whole_batch() -> None:

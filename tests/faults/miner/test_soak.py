@@ -39,6 +39,7 @@ SETTINGS = {
     "R3MES_N_CTX": "512",
     "R3MES_MAX_SEQUENCES": "6",
     "R3MES_MAX_QUEUE": "12",
+    "R3MES_PREFIX_CACHE_BYTES": str(8 * 1024**2),  # soon full, so that memory stays flat
     "R3MES_REQUEST_SECONDS": str(REQUEST_SECONDS),
 }
 

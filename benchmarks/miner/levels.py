@@ -42,8 +42,8 @@ LEVELS = (
     Level("1", 1, 12),
     Level("4", 4, 6),
     Level("16", 16, 4),
-    Level("prompts", 4, 6, prompt=512, answer=16),
-    Level("shared", 16, 4, shared=SHARED_TOKENS),
+    Level("prompts", 4, 4, prompt=512, answer=16),
+    Level("shared", 16, 2, shared=SHARED_TOKENS),  # llama-server takes ten minutes for more
     Level("burst", 16, 1, shared=SHARED_TOKENS),
     Level("stall", STALL_STREAMS, STALL_ARRIVALS, is_stall=True),
 )

@@ -7,7 +7,7 @@ Invariants, after any order of calls:
 - `pledged` is what the running sequences' nodes need when all is computed, `held` what the cache holds now;
 - cells that a running sequence needs are never given up: only what is kept for later is evicted, the longest unused
   first, from its end;
-- a node's tokens are in the cache, or planned, or in memory (`prefix_store`), and then so are all nodes below it.
+- a node is in the cache, or planned, or in memory (`prefix_store`); below one in memory that nobody uses, all are.
 
 Order: `enter` a sequence → each step: `ready`, `make_room`, `take_moves` → the moves, the decode → `note_computed` →
 `leave`, which keeps the cells under the same slot.

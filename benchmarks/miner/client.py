@@ -51,7 +51,8 @@ class Client:
     def __init__(self, url: str, model: str) -> None:
         self._url = f"{url}/v1/completions"
         self._model = model
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+        # A connection for each request: llama-server now and then closes one that a next request is on its way on.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
         self._http = httpx2.AsyncClient(timeout=httpx2.Timeout(READ_SECONDS), limits=limits, trust_env=False)
 
     async def __aenter__(self) -> Self:

@@ -27,7 +27,7 @@ MAX_SLOTS = 256  # llama.cpp makes no context for more
 MAX_STORING_SLOTS = MAX_SLOTS - 1  # one more is needed to take things in and out of memory
 MIN_SLOTS, SLOTS_A_SEQUENCE = 32, 4
 EVICTION_CELLS = 64  # at least so many at a time, so that a full cache does not evict in every step
-EXPIRY_STEP = 256  # computed tokens between two looks for what is kept too long
+EXPIRY_STEP = 256  # computed tokens between two looks for what is kept too long, fewer where the horizon is nearer
 PROVEN_FACTOR = 8  # what served a second request is kept so much longer
 SHORTENED, LENGTHENED = 0.9, 1.5  # the horizon of the rest, by what expired unused and by what did not: even at 1 in 5
 SHORTEST, LONGEST = 1 / 8, 8  # of the horizon at the start
@@ -43,8 +43,8 @@ class PrefixCache:
 
     A kept cell costs something in every step (attention walks over it) and saves computing it again, so what nobody
     asks for must go: the sooner the less was asked for lately. Time does not count, so that an idle engine forgets
-    nothing. With room to store, all goes to memory after `horizon`, and comes back when it is asked for. `sharing` off:
-    nothing is shared or kept, for memory that cannot drop a suffix.
+    nothing. With room to store, what goes lies in memory and comes back when it is asked for. `sharing` off: nothing is
+    shared or kept, for memory that cannot drop a suffix.
     """
 
     def __init__(self, *, cells: int, slots: int, horizon: int, stored: int = 0, sharing: bool = True) -> None:
@@ -166,7 +166,7 @@ class PrefixCache:
 
     def expire(self) -> None:
         """Give up what was kept for longer than it is worth."""
-        if not self._store.limit and self._clock - self._looked_at < EXPIRY_STEP:
+        if self._clock - self._looked_at < min(EXPIRY_STEP, self._start_horizon):
             return
         self._looked_at = self._clock
         while (overdue := next(filter(self._is_overdue, self._kept_ends()), None)) is not None:
@@ -297,10 +297,7 @@ class PrefixCache:
                 yield node
 
     def _is_overdue(self, node: Node) -> bool:
-        if self._store.limit:
-            horizon: float = self._start_horizon
-        else:
-            horizon = self._start_horizon * PROVEN_FACTOR if node.proven else self._horizon
+        horizon = self._start_horizon * PROVEN_FACTOR if node.proven else self._horizon
         return self._clock - node.used_at >= horizon
 
     def _stretch(self, factor: float) -> None:

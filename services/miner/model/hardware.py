@@ -84,7 +84,7 @@ def decide(settings: MinerSettings, structure: Structure, weight_bytes: int, mac
     offload = machine.offload_supported and settings.n_gpu_layers != 0
     gpus = _used_gpus(settings, machine) if offload else ()
     batch = GPU_BATCH if offload else PROCESSOR_BATCH
-    need = needs(settings, structure, batch, slot_count(settings.max_sequences) + 1)
+    need = needs(settings, structure, batch, slot_count(settings.max_sequences) + 1)  # one to pack prefixes with
     fixed = need.step + need.logits
     rooms = [gpu.free_bytes - GPU_RESERVE_BYTES - fixed for gpu in gpus]
     room = sum(max(each, 0) for each in rooms) if gpus else machine.memory_bytes - fixed

@@ -36,6 +36,7 @@ PR_SET_PDEATHSIG = 1
 HORIZON = 2_048
 GPU_HORIZON_FACTOR = 8
 STORING_HORIZON = 0  # there and back takes as long as computing one token in a thousand, so nothing waits in the cache
+GATHER_STEPS = 32
 
 _log = structlog.get_logger("miner.engine")
 
@@ -86,6 +87,8 @@ def _load(load: Load, switch: AbortSwitch) -> tuple[Engine, LlamaBackend]:
         horizon=STORING_HORIZON if backend.stored else horizon,
         stored=backend.stored,
         sharing=backend.sharing,
+        apart=backend.on_processor,
+        gather_steps=GATHER_STEPS if backend.gathers else 0,
     )
     return Engine(backend, limits, switch), backend
 

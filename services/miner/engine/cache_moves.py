@@ -1,4 +1,4 @@
-"""What is to be done to the cells of the cache between two decodes, in this order: copies, cuts, swaps. Pure values."""
+"""What is to be done to the cells of the cache between two decodes, in the order of the list. Pure values."""
 
 from __future__ import annotations
 
@@ -53,4 +53,20 @@ class Forget:
     key: int
 
 
-Move = Copy | Cut | SwapOut | SwapIn | Forget
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What `slot`, and no other, holds at positions `start` to `end` (exclusive)."""
+
+    slot: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Move these runs to the first free cells, one after the other, their own counted as free."""
+
+    runs: tuple[Run, ...]
+
+
+Move = Copy | Cut | SwapOut | SwapIn | Forget | Gather

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from services.miner.engine.abort import look_at
 from services.miner.engine.backend import AbortedError, NoRoomError, Sampler
 from services.miner.engine.batch import Batch
-from services.miner.engine.cache_moves import Copy, Cut, Forget, Move, SwapIn, SwapOut
+from services.miner.engine.cache_moves import Copy, Cut, Forget, Gather, Move, SwapIn, SwapOut
 from services.miner.engine.constrained import ConstrainedSampler
 from services.miner.engine.logprobs import Ranking, ranking
 from services.miner.engine.messages import Load, Loaded, Submit
@@ -54,11 +54,12 @@ class LlamaBackend:
             self._memory_kind() == "attention"
         )  # other memories cannot drop a suffix, or forget cells that a prefix needs
         self.slots = slot_count(load.sequences) if self.sharing else load.sequences
-        self.stored = load.stored if self.sharing and self.slots <= MAX_STORING_SLOTS else 0
-        self._packing = self.slots  # the slot through which cells go to memory and come back
-        self._context = llama.llama_init_from_model(
-            self._model, _context_parameters(load, self.slots + bool(self.stored))
-        )
+        self.on_processor = load.gpu_layers == 0
+        packs = self.sharing and self.on_processor and self.slots <= MAX_STORING_SLOTS
+        self._packing = self.slots  # the slot through which cells are taken out and put back
+        self.stored = load.stored if packs else 0
+        self.gathers = packs and load.flash_attention != 0  # without it a cell costs the same wherever it lies
+        self._context = llama.llama_init_from_model(self._model, _context_parameters(load, self.slots + packs))
         if not self._context:
             raise EngineError(f"llama.cpp makes no context for this model: {last_errors() or 'no reason given'}")
         self._vocabulary = llama.llama_model_get_vocab(self._model)
@@ -112,17 +113,19 @@ class LlamaBackend:
         expect_errors_while(flag)
 
     def move(self, moves: Row[Move]) -> None:
-        """Copy, cut and swap; cells that no slot holds any more are free at once. Raises EngineError where refused."""
+        """Carry out all moves; cells that no slot holds any more are free at once. Raises EngineError where refused."""
         for move in moves:
             match move:
                 case Copy(source, target, start, end):
                     llama.llama_memory_seq_cp(self._memory, source, target, start, end)
                 case Cut(slot, start):
                     self._cut(slot, start)
-                case SwapOut():
-                    self._swap_out(move)
-                case SwapIn():
-                    self._swap_in(move)
+                case SwapOut(slot, key, start, end):
+                    self._in_memory[key] = self._pack(slot, start, end)
+                case SwapIn(key, slot, start, end):
+                    self._unpack(self._in_memory[key], slot, start, end)
+                case Gather():
+                    self._gather(move)
                 case Forget(key):
                     del self._in_memory[key]
 
@@ -130,21 +133,29 @@ class LlamaBackend:
         if not llama.llama_memory_seq_rm(self._memory, slot, start, -1):
             raise EngineError(f"llama.cpp cannot drop the cells of slot {slot} from position {start}")
 
-    def _swap_out(self, move: SwapOut) -> None:
-        llama.llama_memory_seq_cp(self._memory, move.slot, self._packing, move.start, move.end)
+    def _gather(self, move: Gather) -> None:
+        packed = [self._pack(run.slot, run.start, run.end) for run in move.runs]
+        for run in move.runs:
+            self._cut(run.slot, run.start)
+        for run, data in zip(move.runs, packed, strict=True):
+            self._unpack(data, run.slot, run.start, run.end)
+
+    def _pack(self, slot: int, start: int, end: int) -> NDArray[np.uint8]:
+        """Copy keys and values of a slot's cells out of the cache."""
+        llama.llama_memory_seq_cp(self._memory, slot, self._packing, start, end)
         size = int(llama.llama_state_seq_get_size(self._context, self._packing))
         packed = np.empty(size, np.uint8)
         written = llama.llama_state_seq_get_data(self._context, _bytes_of(packed), size, self._packing)
         if written != size:
             raise EngineError(f"llama.cpp wrote {written} bytes of the {size} that a prefix takes")
-        self._in_memory[move.key] = packed
         self._cut(self._packing, 0)
+        return packed
 
-    def _swap_in(self, move: SwapIn) -> None:
-        packed = self._in_memory[move.key]
+    def _unpack(self, packed: NDArray[np.uint8], slot: int, start: int, end: int) -> None:
+        """Copy keys and values into new cells of a slot."""
         if not llama.llama_state_seq_set_data(self._context, _bytes_of(packed), packed.size, self._packing):
             raise EngineError(f"llama.cpp takes a prefix not back: {last_errors() or 'no reason given'}")
-        llama.llama_memory_seq_cp(self._memory, self._packing, move.slot, move.start, move.end)
+        llama.llama_memory_seq_cp(self._memory, self._packing, slot, start, end)
         self._cut(self._packing, 0)
 
     def clear(self) -> None:

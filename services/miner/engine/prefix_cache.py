@@ -104,7 +104,7 @@ class PrefixCache:
         leaf = Node(parent.end, sequence.tokens[parent.end :], parent, users={sequence}, writer=sequence)
         parent.children.append(leaf)
         self.pledged += len(leaf.tokens)
-        sequence.slot, sequence.leaf, sequence.computed = slot, leaf, 0
+        sequence.slot, sequence.leaf, sequence.computed, sequence.in_rows = slot, leaf, 0, 0
 
     def ready(self, sequence: Sequence) -> int:
         """Let the sequence hold what others computed of it; return how many tokens it may compute itself now.

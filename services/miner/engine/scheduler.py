@@ -2,7 +2,8 @@
 
 Invariants, whatever is added, removed or preempted at whatever step:
 - the tokens of all running sequences together, each shared one counted once, never exceed the cells of the cache;
-- a step decodes one token of every sequence that is past its prompt, before any prompt gets a share;
+- a step decodes one token of every sequence that is past its prompt, before any prompt gets a share; where the two are
+  `apart`, every other step does so, and the one between is the prompts';
 - prompts take turns of at most `quantum` tokens, beginning after the one that was served last, so none stalls another;
 - the oldest running sequence is never preempted, so every sequence ends.
 
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from services.miner.engine.cache_moves import Move
+from services.miner.engine.defragmenter import Defragmenter
 from services.miner.engine.prefix_cache import PrefixCache
 from services.miner.engine.sequence import Sequence
 
@@ -33,6 +35,8 @@ class Limits:
 
     `slots` (0: as many as sequences) are those that run and those that keep a prefix, for `horizon` computed tokens;
     after that, memory keeps up to `stored` tokens. Without `sharing` every sequence computes all of its tokens.
+    `apart`: where answers and prompts wait, they have every other step each, instead of one together. `gather_steps`:
+    how often what lies mixed in the cache is moved together (0: never).
     """
 
     sequences: int
@@ -44,6 +48,8 @@ class Limits:
     horizon: int = 2_048
     stored: int = 0
     sharing: bool = True
+    apart: bool = False
+    gather_steps: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.sequences <= self.batch_tokens or self.cells < 1 or min(self.prefill_tokens, self.quantum) < 1:
@@ -99,6 +105,8 @@ class Scheduler:
         )
         self._admissions = 0
         self._ceiling = limits.cells  # lower after an overflow, until a sequence ends
+        self._defragmenter = Defragmenter(limits.gather_steps)
+        self._decoded_last = False
         self._last_served = 0  # `order` of the prompt that had the last turn
 
     @property
@@ -126,6 +134,7 @@ class Scheduler:
             return
         self.running.remove(sequence)
         self.cache.leave(sequence)
+        self._defragmenter.left()
 
     def overflowed(self) -> bool:
         """Take note that the cache had no room for the last plan, and give something up: what is kept, else the newest.
@@ -158,17 +167,26 @@ class Scheduler:
         started = () if preempted else self._admit()
         able = {each: self.cache.ready(each) for each in self.running if each.pending > 1}
         decoding = [Slice(sequence, sequence.computed, 1) for sequence in self.running if sequence.pending == 1]
-        slices = (*decoding, *self._prompt_slices(able, self._prefill_budget(len(decoding), able)))
+        prompts = self._prompt_slices(able, self._prefill_budget(len(decoding), able))
+        if self.limits.apart and decoding and prompts:
+            (decoding if self._decoded_last else prompts).clear()
+        slices = (*decoding, *prompts)
         self.cache.expire()
         self.cache.make_room(sum(part.count for part in slices))
-        return Plan(slices, started, self.cache.take_moves())
+        gathered = self._defragmenter.gather(self.running, prompts=bool(prompts))
+        return Plan(slices, started, (*self.cache.take_moves(), *gathered))
 
     def executed(self, plan: Plan) -> None:
         """Note that the cache now holds what `plan` computed."""
+        decoded = sum(1 for part in plan.slices if part.sequence.pending == 1)
+        self._decoded_last = decoded > 0
+        self._defragmenter.note(decoded)
         for part in plan.slices:
             if part.sequence.pending > 1:
                 self._last_served = part.sequence.order
             self.cache.note_computed(part.sequence, part.count)
+            if part.count > 1 or len(plan.slices) == 1:
+                part.sequence.in_rows = part.sequence.computed
 
     def _admit(self) -> tuple[Sequence, ...]:
         started: list[Sequence] = []
@@ -199,15 +217,17 @@ class Scheduler:
             sequence.bypassed += 1
 
     def _prefill_budget(self, decoding: int, able: Mapping[Sequence, int]) -> int:
-        """Return how many prompt tokens go beside so many that decode, who wait for them: more where more prompts wait.
+        """Return how many prompt tokens are computed while so many that decode wait: more where more prompts wait.
 
-        The tokens of the step together are what is bounded, as they are computed in blocks: llama.cpp's attention takes
-        as long for 129 as for 192.
+        In a step of both, the tokens together are what is bounded, as they are computed in blocks: llama.cpp's
+        attention takes as long for 129 as for 192.
         """
         if not decoding:
             return self.limits.batch_tokens
         prompts = sum(1 for count in able.values() if count)
         together = min(self.limits.prefill_tokens * max(prompts // decoding, 1), self.limits.batch_tokens)
+        if self.limits.apart:
+            return together
         return min(max(together - decoding, together // 2, 1), self.limits.batch_tokens - decoding)
 
     def _prompt_slices(self, able: Mapping[Sequence, int], budget: int) -> list[Slice]:

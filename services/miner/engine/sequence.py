@@ -14,7 +14,8 @@ class Sequence:
     `tokens` is the prompt followed by the generated tokens; the first `computed` of them are in the cache under `slot`.
     The last token of a running sequence is always still to be computed: its logits give the next one. `leaf` is where
     its path through the prefix tree ends. A preempted sequence goes back to `computed` 0 without a slot, and loses
-    nothing else. `reused` counts prompt tokens that others had computed.
+    nothing else. `reused` counts prompt tokens that others had computed; from position `in_rows` on its cells may lie
+    mixed with those of others.
     """
 
     request_id: str
@@ -25,6 +26,7 @@ class Sequence:
     leaf: Node | None = None
     computed: int = 0
     reused: int = 0
+    in_rows: int = 0
     bypassed: int = 0
     order: int = 0
 

@@ -90,6 +90,19 @@ def test_requests_at_once_get_the_answers_that_they_get_alone(backend: LlamaBack
     check_answers(stand, alone, asked)
 
 
+def test_requests_whose_cells_are_moved_together_get_the_answers_that_they_get_alone(
+    backend: LlamaBackend, alone: Alone
+) -> None:
+    stand = EngineStand(backend, limits(backend, apart=True, gather_steps=8))
+    asked = prompts(alone)
+    for name, prompt in asked.items():
+        stand.submit(name, prompt, ANSWER)
+        for _ in range(5):
+            stand.step()
+    stand.run()
+    check_answers(stand, alone, asked)
+
+
 def test_requests_that_share_a_beginning_get_the_answers_that_they_get_alone(
     backend: LlamaBackend, alone: Alone
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.miner.engine.cache_moves import Cut, Forget, SwapIn, SwapOut
+from services.miner.engine.cache_moves import Cut, Forget, Gather, Run, SwapIn, SwapOut
 from services.miner.engine.scheduler import Slice
 from services.miner.engine.sequence import Sequence
 from tests.integration.miner.engine_stand import F16, F32, loaded_backend
@@ -58,3 +58,27 @@ def test_of_a_prefix_in_memory_a_part_can_come_back_to_another_slot() -> None:
 
         close = np.corrcoef(backend._logits(0), alone)[0, 1]
         assert close > 0.998, "the batches were of other sizes, so the bits may differ"
+
+
+@pytest.mark.parametrize("cache_type", [F16, Q8_0])
+def test_cells_that_were_moved_together_give_the_same_logits_to_the_bit(cache_type: int) -> None:
+    with loaded_backend(model_file(), cells=512, sequences=2, batch_tokens=256, cache_type=cache_type) as backend:
+        ones = [Sequence(name, [*prompt, 5], 200) for name, prompt in (("one", PROMPT), ("two", PROMPT[::-1]))]
+        for slot, sequence in enumerate(ones):
+            sequence.slot = slot
+        for place in range(60):  # cell by cell in turns
+            backend.decode([Slice(sequence, place, 1) for sequence in ones])
+        for sequence in ones:
+            backend.decode([Slice(sequence, 60, 90)])
+
+        def logits() -> list[np.ndarray]:
+            backend.decode([Slice(sequence, len(PROMPT), 1) for sequence in ones])
+            found = [backend._logits(index).copy() for index in (0, 1)]
+            backend.move([Cut(0, len(PROMPT)), Cut(1, len(PROMPT))])
+            return found
+
+        before = logits()
+        backend.move([Gather((Run(0, 0, len(PROMPT)), Run(1, 0, len(PROMPT))))])
+        after = logits()
+        assert all(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
+        assert not np.array_equal(*after)

@@ -6,7 +6,7 @@ from collections.abc import Sequence as Row
 from dataclasses import dataclass
 
 from services.miner.engine.backend import NoRoomError
-from services.miner.engine.cache_moves import Copy, Cut, Forget, Move, SwapIn, SwapOut
+from services.miner.engine.cache_moves import Copy, Cut, Forget, Gather, Move, SwapIn, SwapOut
 from services.miner.engine.logprobs import Ranking
 from services.miner.engine.messages import Likelihood, Submit
 from services.miner.engine.scheduler import Slice
@@ -50,6 +50,7 @@ class FakeBackend:
         self.rows: dict[int, tuple[int, ...]] = {}
         self.batches: list[list[tuple[str, int]]] = []
         self.samplers = 0
+        self.gathered: list[tuple[int, int, int]] = []
         self.stored: dict[int, dict[int, int]] = {}  # key -> {position: token}
 
     @property
@@ -99,6 +100,17 @@ class FakeBackend:
                     held.extend(Cell(stored[at]) for at in range(start, end))
                 case Forget(key):
                     del self.stored[key]
+                case Gather(runs):
+                    self.gathered += [(run.slot, run.start, run.end) for run in runs]
+                    for run in runs:
+                        self.move_run(run.slot, run.start, run.end)
+
+    def move_run(self, slot: int, start: int, end: int) -> None:
+        held = self.held[slot]
+        assert 0 <= start < end == len(held), "what is moved goes to the end of its slot"
+        others = {id(cell) for other, cells in self.held.items() if other != slot for cell in cells}
+        assert not others & {id(cell) for cell in held[start:]}, "a cell that another slot holds must stay"
+        held[start:] = [Cell(cell.token) for cell in held[start:]]
 
     def matcher(self, _constraint: Constraint) -> Matcher:
         raise ConstraintError("this model takes no grammar")

@@ -218,6 +218,8 @@ limits = st.builds(
     horizon=st.sampled_from([0, 50, 10_000]),
     stored=st.sampled_from([0, 0, 30, 200]),
     sharing=st.sampled_from([True, True, True, False]),
+    apart=st.booleans(),
+    gather_steps=st.sampled_from([0, 1, 3]),
 )
 
 

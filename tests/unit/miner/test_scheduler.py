@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +64,15 @@ def test_however_many_answers_run_a_prompt_gets_half_of_its_share() -> None:
     turn(scheduler)
     scheduler.add(sequence("long", 100))
     assert turn(scheduler)["long"] == 8
+
+
+def test_apart_answers_and_prompts_have_every_other_step_each() -> None:
+    scheduler = Scheduler(replace(LIMITS, apart=True))
+    scheduler.add(sequence("first", 4))
+    turn(scheduler)
+    scheduler.add(sequence("long", 40))
+    assert [turn(scheduler) for _ in range(5)] == [{"first": 1}, {"long": 16}, {"first": 1}, {"long": 16}, {"first": 1}]
+    assert [turn(scheduler) for _ in range(3)] == [{"long": 8}, {"first": 1, "long": 1}, {"first": 1, "long": 1}]
 
 
 def test_a_prompt_goes_on_where_the_share_is_one_token() -> None:
@@ -152,9 +163,9 @@ def test_limits_that_cannot_work_are_refused() -> None:
         Limits(sequences=33, cells=1000, batch_tokens=32)
 
 
-@given(st.lists(st.tuples(st.integers(1, 400), st.integers(1, 60)), min_size=1, max_size=20))
-def test_everything_ends_within_the_batch_and_the_cache(sizes: list[tuple[int, int]]) -> None:
-    scheduler = Scheduler(LIMITS)
+@given(st.lists(st.tuples(st.integers(1, 400), st.integers(1, 60)), min_size=1, max_size=20), st.booleans())
+def test_everything_ends_within_the_batch_and_the_cache(sizes: list[tuple[int, int]], apart: bool) -> None:
+    scheduler = Scheduler(replace(LIMITS, apart=apart))
     for number, (prompt, answer) in enumerate(sizes):
         scheduler.add(sequence(str(number), prompt, answer))
     for _ in range(20_000):

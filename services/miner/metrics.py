@@ -67,6 +67,7 @@ class MinerMetrics:
         self._running = gauge("requests_running", "Requests that the engine works on now.")
         self._waiting = gauge("requests_waiting", "Requests that wait for the engine.")
         self._cache = gauge("kv_cache_usage_ratio", "Share of the cache's cells that running requests hold.")
+        self._stored = gauge("prefix_memory_tokens", "Tokens of unused prefixes that lie in memory, not in the cache.")
         self._offload = gauge("gpu_offload_active", "1 while layers of the served model run on a GPU.")
         self._info = gauge(
             "model_info",
@@ -99,6 +100,7 @@ class MinerMetrics:
         self._running.set(occupancy.running)
         self._waiting.set(occupancy.waiting)
         self._cache.set(occupancy.cells_used / occupancy.cells)
+        self._stored.set(occupancy.stored)
         self._preemptions.inc(max(occupancy.preemptions - self._seen_preemptions, 0))
         self._seen_preemptions = occupancy.preemptions
 

@@ -61,6 +61,9 @@ class Run:
     start: int
     end: int
 
+    def __len__(self) -> int:
+        return self.end - self.start
+
 
 @dataclass(frozen=True, slots=True)
 class Gather:

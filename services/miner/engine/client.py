@@ -101,6 +101,7 @@ class EngineClient:
         self.gone = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
+        self.idle_since = time.monotonic()  # while `idle` is set
         self._process = process
         self._observer = observer
         self._open: dict[str, Generation] = {}
@@ -256,6 +257,7 @@ class EngineClient:
         del self._open[request_id]
         if not self._open:
             self.idle.set()
+            self.idle_since = time.monotonic()
 
 
 def describe_exit(code: int) -> str:

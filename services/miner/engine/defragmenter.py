@@ -8,12 +8,14 @@ last time is moved: each token once, in 1/1000 of the time that computing it too
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from services.miner.engine.cache_moves import Gather, Run
 from services.miner.engine.sequence import Sequence
 
 LEAST_RUN = 8  # tokens; a shorter run is left where it lies until it has grown
+LONGEST_RUN = 256  # tokens at the end of one that could not be moved for long, as another slot held it, too
+MOST_AT_ONCE = 1_024  # tokens that are in memory at the same time, on their way
 
 
 class Defragmenter:
@@ -45,10 +47,10 @@ class Defragmenter:
         runs = []
         for sequence in running:
             run = _torn(sequence)
-            if run is not None and run.end - run.start >= self._least:
+            if run is not None and len(run) >= self._least:
                 runs.append(run)
                 sequence.in_rows = run.end
-        return [Gather(tuple(runs))] if runs else []
+        return [Gather(group) for group in _groups(runs)]
 
 
 def _torn(sequence: Sequence) -> Run | None:
@@ -56,4 +58,17 @@ def _torn(sequence: Sequence) -> Run | None:
     leaf, slot = sequence.leaf, sequence.slot
     if leaf is None or slot is None or leaf.slots != {slot}:
         return None
-    return Run(slot, max(sequence.in_rows, leaf.start), sequence.computed)
+    start = max(sequence.in_rows, leaf.start, sequence.computed - LONGEST_RUN)
+    return Run(slot, start, sequence.computed)
+
+
+def _groups(runs: Iterable[Run]) -> Iterator[tuple[Run, ...]]:
+    """Divide runs into groups of at most MOST_AT_ONCE tokens."""
+    group: list[Run] = []
+    for run in runs:
+        if sum(map(len, group)) + len(run) > MOST_AT_ONCE:
+            yield tuple(group)
+            group = []
+        group.append(run)
+    if group:
+        yield tuple(group)

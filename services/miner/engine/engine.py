@@ -105,6 +105,7 @@ class Engine:
             cells_used=scheduler.cells_used,
             cells=scheduler.limits.cells,
             preemptions=scheduler.preemptions,
+            stored=scheduler.cache.stored,
         )
 
     def _execute(self, plan: Plan) -> list[Output]:

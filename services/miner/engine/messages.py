@@ -160,13 +160,17 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """How full the engine is: sequences running and waiting, cells in use, preemptions since the start."""
+    """How full the engine is: sequences running and waiting, cells in use, preemptions since the start.
+
+    `stored` are the tokens of unused prefixes that lie in memory.
+    """
 
     running: int = 0
     waiting: int = 0
     cells_used: int = 0
     cells: int = 1
     preemptions: int = 0
+    stored: int = 0
 
 
 @dataclass(frozen=True, slots=True)

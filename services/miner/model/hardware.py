@@ -98,7 +98,8 @@ def decide(settings: MinerSettings, structure: Structure, weight_bytes: int, mac
     batch = GPU_BATCH if layers else PROCESSOR_BATCH
     batch = max(min(batch, cells), settings.max_sequences)
     left = machine.memory_bytes - fixed - beside - cells * (need.cell + need.step_cell)
-    stored = 0 if layers else _stored(settings, need, left, why)
+    shares = not need.state and not structure.number("attention.sliding_window")
+    stored = _stored(settings, need, left, why) if shares and not layers else 0
     return Decision(layers, cells, sequence_tokens, threads, batch, max(batch // 4, 1), stored, tuple(why))
 
 
@@ -164,8 +165,8 @@ def _stored(settings: MinerSettings, need: Needs, left: float, why: list[str]) -
 
     Only on the processor: a GPU passes over cells that nobody looks at in next to no time, and has to be waited for.
     """
-    if not need.cell or need.state:
-        return 0  # what has a state shares no prefixes
+    if not need.cell:
+        return 0  # nobody knows what a token takes
     wanted = settings.prefix_cache_bytes
     size = min(max(left, 0) * STORED_SHARE_OF_MEMORY, MOST_STORED_BYTES) if wanted == "auto" else wanted
     tokens = int(size / need.cell)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.miner.engine.defragmenter import LEAST_RUN
+from services.miner.engine.defragmenter import LEAST_RUN, LONGEST_RUN, Defragmenter
+from services.miner.engine.prefix_tree import Node, make_root
 from services.miner.engine.scheduler import Limits
+from services.miner.engine.sequence import Sequence
 from tests.unit.miner.test_engine import Stand, expected
 
 STEPS = 16
@@ -76,6 +78,21 @@ def test_what_another_slot_holds_as_well_stays_where_it_is() -> None:
     assert all(start >= len(told) - 1 for start in starts)
     stand.run()
     assert stand.text("copies") == expected([*told, 3], 100)
+
+
+def test_what_is_on_its_way_at_one_time_is_bounded() -> None:
+    root, sequences = make_root(), []
+    for slot in range(10):
+        tokens = list(range(LONGEST_RUN + 50))
+        sequence = Sequence(str(slot), tokens, 1000, slot=slot, computed=len(tokens))
+        sequence.leaf = Node(0, tokens, root, computed=len(tokens), slots={slot})
+        sequences.append(sequence)
+    defragmenter = Defragmenter(steps=1)
+    defragmenter.note(len(sequences))
+    gathers = defragmenter.gather(sequences, prompts=False)
+    assert [sum(map(len, gather.runs)) for gather in gathers] == [4 * LONGEST_RUN, 4 * LONGEST_RUN, 2 * LONGEST_RUN]
+    assert [run.slot for gather in gathers for run in gather.runs] == list(range(10))
+    assert {(run.start, run.end) for gather in gathers for run in gather.runs} == {(50, LONGEST_RUN + 50)}
 
 
 def test_without_it_nothing_is_moved() -> None:

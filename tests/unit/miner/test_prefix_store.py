@@ -32,7 +32,7 @@ def test_after_its_horizon_a_prefix_lies_in_memory_and_costs_the_cache_nothing()
     stand = Stand(LIMITS)
     run(stand, "first", SYSTEM)
     pass_time(stand)
-    assert stand.engine.scheduler.cache.stored == len(SYSTEM)
+    assert stand.engine.occupancy().stored == len(SYSTEM)
     assert stand.backend.cells_held == 300
 
 

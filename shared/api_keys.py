@@ -1,9 +1,19 @@
-"""Who carries an API key. Pure; the same rule for the miner's `/v1` and the downloader's changes."""
+"""Who carries an API key: the same rule for the miner's `/v1` and the downloader's changes, and keys that change."""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from shared.settings import split_secret
+
+LOOK_SECONDS = 1.0  # how soon a changed file counts
+
+_log = structlog.get_logger("api-keys")
 
 
 def is_authorised(header: str | None, keys: Sequence[str]) -> bool:
@@ -17,3 +27,34 @@ def is_authorised(header: str | None, keys: Sequence[str]) -> bool:
     offered = given.strip().encode("utf-8", errors="replace")
     matches = [hmac.compare_digest(offered, key.encode()) for key in keys]
     return any(matches) and scheme.lower() == "bearer"
+
+
+class KeyRing:
+    """The keys that count now. Those of a `file` are read again, so that they can be changed without a restart.
+
+    A file that is gone, cannot be read or holds no key changes nothing: the last keys stay, and the API never opens.
+    """
+
+    def __init__(
+        self, keys: tuple[str, ...], file: Path | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._keys = keys
+        self._file = file
+        self._clock = clock
+        self._looked_at = clock()
+
+    def authorises(self, header: str | None) -> bool:
+        """Tell whether an `Authorization` header carries one of them."""
+        if self._file is not None and self._clock() - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = self._clock()
+            self._look(self._file)
+        return is_authorised(header, self._keys)
+
+    def _look(self, file: Path) -> None:
+        try:
+            found = split_secret(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            return
+        if found and found != self._keys:
+            _log.info("the API keys changed", count=len(found))
+            self._keys = found

@@ -136,13 +136,13 @@ def check_names(names: Mapping[str, str] | set[str], *, where: str = "the enviro
 
 
 def resolve_secrets(values: Mapping[str, str]) -> dict[str, str]:
-    """Replace each `NAME_FILE` of a secret by `NAME` with the file's content, stripped.
+    """Give each secret that has a `NAME_FILE` that file's content as `NAME`, stripped.
 
     Raises ConfigurationError when a secret is given both ways or its file cannot be read.
     """
     resolved = dict(values)
     for name in sorted(SECRET_NAMES):
-        path = resolved.pop(f"{name}_FILE", None)
+        path = resolved.get(f"{name}_FILE")
         if path is None:
             continue
         if name in resolved:
@@ -167,4 +167,9 @@ def secret_values(secret: SecretStr | None) -> tuple[str, ...]:
     """Return the comma- or line-separated values of a secret, in order."""
     if secret is None:
         return ()
-    return tuple(part.strip() for part in re.split(r"[,\n]", secret.get_secret_value()) if part.strip())
+    return split_secret(secret.get_secret_value())
+
+
+def split_secret(text: str) -> tuple[str, ...]:
+    """Return the comma- or line-separated values of a secret's text."""
+    return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())

@@ -35,6 +35,7 @@ from services.downloader.transfer.space import Room
 from services.downloader.transfer.transfer import Workshop
 from services.downloader.transfers import Transfers
 from shared.acceptance import start_host_store
+from shared.api_keys import KeyRing
 from shared.errors import ExitCode, R3mesError
 from shared.log import configure_logging
 from shared.redis_link import RedisLink
@@ -90,7 +91,8 @@ def run(settings: DownloaderSettings, environ: Mapping[str, str], limits: Limits
         registry=controller.metrics.registry,
         stop=stop,
     )
-    server = ApiServer(build_api(service, secret_values(settings.api_keys)), settings.listen)
+    keys = KeyRing(secret_values(settings.api_keys), settings.api_keys_file)
+    server = ApiServer(build_api(service, keys), settings.listen)
     controller.show()  # so that nobody is told that a pinned model is unknown
     server.start(on_end=lambda: None if stop.is_set() else crashed(RuntimeError("the API server ended")))
     controller.courier.start(controller.wake.set, crashed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, SecretStr
@@ -19,6 +20,7 @@ class DownloaderSettings(CommonSettings):
     listen: Listen = Field(ListenAddress("127.0.0.1", 8081), alias="R3MES_LISTEN")
     redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), alias="R3MES_REDIS_URL")
     api_keys: SecretStr | None = Field(None, alias="R3MES_API_KEYS")
+    api_keys_file: Path | None = Field(None, alias="R3MES_API_KEYS_FILE")
     chain_rpc: ChainRpc | None = Field(None, alias="R3MES_CHAIN_RPC")
     hf_token: SecretStr | None = Field(None, alias="HF_TOKEN")
     ipfs_gateways: Annotated[tuple[str, ...], BeforeValidator(split_list)] = Field(

@@ -40,12 +40,13 @@ _log = structlog.get_logger("miner.keeper")
 
 
 class Phase(StrEnum):
-    """What the keeper does; only `ready` answers requests."""
+    """What the keeper does."""
 
     WAITING = "waiting"
     CHECKING = "checking"
     LOADING = "loading"
     READY = "ready"
+    UNLOADED = "unloaded"
     SWAPPING = "swapping"
     FAILED = "failed"
     DRAINING = "draining"
@@ -55,6 +56,7 @@ class Ending(StrEnum):
     """Why a served model is served no longer."""
 
     CRASHED = "crashed"
+    IDLE = "idle"
     CHANGED = "changed"
     SUCCEEDED = "succeeded"
     UNPINNED = "unpinned"
@@ -62,15 +64,16 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What `/readyz` says."""
+    """What `/readyz` says. `asleep`: unloaded for lack of requests alone, so that the next one has it loaded again."""
 
     phase: Phase
     reason: str
+    asleep: bool = False
 
     @property
     def ready(self) -> bool:
         """Whether requests are answered now."""
-        return self.phase is Phase.READY
+        return self.phase is Phase.READY or self.asleep
 
 
 class Keeper:
@@ -82,6 +85,10 @@ class Keeper:
         self.recovery = recovery
         self.readiness = Readiness(Phase.WAITING, "starting")
         self.served: ServedModel | None = None
+        self.unloaded: ServedModel | None = None  # what was served before it was unloaded, to be described alone
+        self.entering = 0  # requests on their way in, which no engine knows of yet
+        self._wanted = asyncio.Event()
+        self._awake = asyncio.Event()
         self._settings = settings
         self._layout = StoreLayout(settings.store_root)
         self._watch = watch
@@ -112,6 +119,12 @@ class Keeper:
     def still_true(self, served: ServedModel) -> bool:
         """Tell whether the pinned name still leads to exactly what was checked and loaded."""
         return identity_by_name(self._layout, served.pin) == served.identity
+
+    async def wake(self) -> None:
+        """Have the model loaded again that nobody had asked for; return once it is, or once it is known why not."""
+        self._wanted.set()
+        while self.readiness.asleep:
+            await self._awake.wait()
 
     async def run(self) -> None:
         """Serve whatever the accepted genesis pins, until cancelled."""
@@ -220,6 +233,8 @@ class Keeper:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.drain_seconds):
                     await served.client.idle.wait()
+        elif ending is Ending.IDLE:
+            self._fall_asleep(served)
         elif ending is Ending.CHANGED:
             self._set(Phase.WAITING, f"{served.pin.file_name} is gone or was replaced")
         else:
@@ -228,6 +243,21 @@ class Keeper:
         await self._retire(served)
         if served.client.crash is not None:
             await self._recover(served, served.client.crash)
+        elif ending is Ending.IDLE:
+            await self._sleep((served.pin.sha256, served.identity))
+
+    def _fall_asleep(self, served: ServedModel) -> None:
+        self._wanted.clear()
+        self._awake.clear()
+        self.unloaded = served
+        self._set(Phase.UNLOADED, "nobody asked for a while; the next request has it loaded again", asleep=True)
+
+    async def _sleep(self, file: tuple[str, StatIdentity | None]) -> None:
+        """Hold no model until a request comes, or another file or genesis."""
+        while not (self._wanted.is_set() or self._poll_trust() or self._file() != file):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_SECONDS):
+                    await self._wanted.wait()
 
     async def _recover(self, served: ServedModel, crash: Crash) -> None:
         _log.error(crash.describe(), requests=crash.requests, blamed=crash.blamed, stranded=self.recovery.waiting)
@@ -272,7 +302,15 @@ class Keeper:
                 return Ending.UNPINNED
             if target.sha256 != served.pin.sha256 and await self._successor_is_ready(target):
                 return Ending.SUCCEEDED
+            if self._is_forgotten(served.client):
+                return Ending.IDLE
             await self._pause(served.client)
+
+    def _is_forgotten(self, client: EngineClient) -> bool:
+        seconds = self._settings.idle_unload_seconds
+        if seconds is None or self.entering or not client.idle.is_set():
+            return False
+        return time.monotonic() - client.idle_since >= seconds
 
     def _follow_trust(self, served: ServedModel) -> ServedModel:
         """Take note of a newly accepted genesis; the same file may have another name for its users."""
@@ -338,9 +376,15 @@ class Keeper:
         self._set(phase, reason)
         self.recovery.give_up(reason)
 
-    def _set(self, phase: Phase, reason: str) -> None:
+    def _set(self, phase: Phase, reason: str, *, asleep: bool = False) -> None:
         if self.readiness.phase is Phase.DRAINING:
             return
-        if self.readiness != Readiness(phase, reason):
+        # It stays asleep while it is checked and loaded: who asks now waits, and is not refused.
+        asleep = asleep or (self.readiness.asleep and phase in (Phase.CHECKING, Phase.LOADING))
+        readiness = Readiness(phase, reason, asleep)
+        if self.readiness != readiness:
             _log.info("readiness", phase=phase, reason=reason)
-        self.readiness = Readiness(phase, reason)
+        self.readiness = readiness
+        if not asleep:
+            self.unloaded = None
+            self._awake.set()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
+from services.miner.engine.prefix_cache import MAX_SLOTS
 from services.miner.model.gguf_types import CACHE_TYPES
 from shared.errors import ConfigurationError
 from shared.settings import CommonSettings, Listen, ListenAddress, load_settings, secret_values, split_list
-
-MAX_SLOTS = 256  # llama.cpp gives no context for more sequences
 
 Positive = Annotated[int, Field(gt=0)]
 AutoOrPositive = Literal["auto"] | Positive
@@ -28,6 +28,7 @@ class MinerSettings(CommonSettings):
 
     listen: Listen = Field(ListenAddress("127.0.0.1", 8080), alias="R3MES_LISTEN")
     api_keys: SecretStr | None = Field(None, alias="R3MES_API_KEYS")
+    api_keys_file: Path | None = Field(None, alias="R3MES_API_KEYS_FILE")
 
     model: str | None = Field(None, alias="R3MES_MODEL")
     rehash: Literal["changed", "always"] = Field("changed", alias="R3MES_MINER_REHASH")
@@ -56,7 +57,7 @@ class MinerSettings(CommonSettings):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The API keys, none when the API is open."""
+        """The API keys at the start, none when the API is open."""
         return secret_values(self.api_keys)
 
     @model_validator(mode="after")
@@ -73,13 +74,8 @@ class MinerSettings(CommonSettings):
 def load_miner_settings() -> MinerSettings:
     """Read the environment; raises ConfigurationError, also for what this version cannot do."""
     settings = load_settings(MinerSettings)
-    for name, asked, instead in (
-        ("R3MES_ENGINE=torch", settings.engine == "torch", "use auto or llama"),
-        ("R3MES_CONTEXT_OVERFLOW=truncate", settings.context_overflow == "truncate", "use error"),
-        ("R3MES_IDLE_UNLOAD_SECONDS", settings.idle_unload_seconds is not None, "unset it"),
-    ):
-        if asked:
-            raise ConfigurationError(f"{name} is not supported by this version", next_step=instead)
+    if settings.engine == "torch":
+        raise ConfigurationError("R3MES_ENGINE=torch is not supported by this version", next_step="use auto or llama")
     if settings.flash_attention == "off" and CACHE_TYPES[settings.kv_type_v][2] > 1:
         raise ConfigurationError(
             f"R3MES_KV_TYPE_V={settings.kv_type_v} needs flash attention, and R3MES_FLASH_ATTN is off",

@@ -22,9 +22,9 @@ STACK = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
 SERVICES = STACK["services"]
 IMPORT = yaml.safe_load((REPOSITORY / "compose.import.yml").read_text())
 OURS = {"downloader": "DownloaderSettings", "verifier": "VerifierSettings", "miner": "MinerSettings"}
-# The image sets these; a folder to import from needs a mount of its own.
+# The image sets these; a folder to import from, and a file of keys, need a mount of their own.
 REDIS_URL = "R3MES_REDIS_URL${"
-NOT_PASSED = {"R3MES_MODELS_DIR", "R3MES_STORE_KIND", "R3MES_LISTEN", "R3MES_IMPORT_DIR"}
+NOT_PASSED = {"R3MES_MODELS_DIR", "R3MES_STORE_KIND", "R3MES_LISTEN", "R3MES_IMPORT_DIR", "R3MES_API_KEYS_FILE"}
 
 
 def has_compose() -> bool:

@@ -23,6 +23,7 @@ from services.downloader.board import Board
 from services.downloader.control_rules import Verb
 from services.downloader.controller import Controller
 from services.downloader.courier import Courier
+from shared.api_keys import KeyRing
 from shared.states import ModelStatus
 from shared.version import __version__
 
@@ -42,7 +43,7 @@ class Service:
     stop: threading.Event
 
 
-def build_api(service: Service, api_keys: tuple[str, ...]) -> FastAPI:
+def build_api(service: Service, api_keys: KeyRing) -> FastAPI:
     """Return the application. Handlers are plain functions (threads), since they read files and take locks."""
     app = FastAPI(title="R3MES downloader", docs_url=None, redoc_url=None, openapi_url=None)
     install_error_answers(app)

@@ -7,20 +7,20 @@ from urllib.parse import urlsplit
 from fastapi import Request
 
 from services.downloader.api.errors import ApiError
-from shared.api_keys import is_authorised
+from shared.api_keys import KeyRing
 
 
 class PostGuard:
     """A FastAPI dependency that lets a POST through or raises ApiError."""
 
-    def __init__(self, api_keys: tuple[str, ...]) -> None:
+    def __init__(self, api_keys: KeyRing) -> None:
         self._keys = api_keys
 
     def __call__(self, request: Request) -> None:
         """Check origin, then key."""
         if not is_same_origin(request.headers.get("origin"), request.headers.get("host", "")):
             raise ApiError(403, "the request comes from another site", "permission_error", "foreign_origin")
-        if not is_authorised(request.headers.get("authorization"), self._keys):
+        if not self._keys.authorises(request.headers.get("authorization")):
             raise ApiError(
                 401,
                 "an API key is needed: Authorization: Bearer <key>",

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from services.miner.api.choices import fan_out
 from services.miner.api.errors import RETRY_SOON_SECONDS, ApiError, crashes_engine, invalid, unavailable
+from services.miner.api.prompts import Prompt, bare_prompt, chat_prompt, most_prompt_tokens
 from services.miner.api.schema import ChatRequest, CompletionRequest, GenerationRequest
 from services.miner.engine.messages import Submit
 from services.miner.keeper import Keeper, Phase
@@ -17,12 +20,45 @@ from services.miner.settings import MinerSettings
 from shared.errors import NotReadyError, UsageError
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The engine's messages for a request, one for each choice, and how much of its prompt was left out to fit."""
+
+    submits: list[Submit]
+    left_out: int
+
+
 class Admission:
     """Decides about each request and makes its messages to the engine."""
 
     def __init__(self, keeper: Keeper, settings: MinerSettings) -> None:
         self._keeper = keeper
         self._settings = settings
+        self._waking = 0  # requests that wait until the model is loaded again
+
+    @contextmanager
+    def entering(self) -> Iterator[None]:
+        """Let the model not be unloaded between a request's first question and its submission."""
+        self._keeper.entering += 1
+        try:
+            yield
+        finally:
+            self._keeper.entering -= 1
+
+    def sleeps(self, name: str) -> bool:
+        """Tell whether the model of that name is unloaded only because nobody asked for it."""
+        target = self._keeper.target
+        return self._keeper.readiness.asleep and target is not None and name == target.model_name
+
+    async def wake(self) -> None:
+        """Wait until the model is loaded again; raises ApiError when too many wait already."""
+        if self._waking >= self._settings.max_sequences + self._settings.max_queue:
+            raise _full(self._waking)
+        self._waking += 1
+        try:
+            await self._keeper.wake()
+        finally:
+            self._waking -= 1
 
     def model(self, name: str) -> ServedModel:
         """Return the served model of that name; 404 for an unknown one, 503 while it is not there, 429 when full."""
@@ -42,21 +78,30 @@ class Admission:
         self._require_room(served, 1)
         return served
 
-    async def chat(self, served: ServedModel, request: ChatRequest) -> list[Submit]:
-        """Return the engine's messages for a conversation, one for each choice."""
-        return await self._submit(served, request, request.wanted_tokens, lambda: _chat_prompt(served, request))
+    async def chat(self, served: ServedModel, request: ChatRequest) -> Accepted:
+        """Take in a conversation."""
+        most = self._most(served, request.wanted_tokens)
+        return await self._submit(served, request, request.wanted_tokens, lambda: chat_prompt(served, request, most))
 
-    async def completion(self, served: ServedModel, request: CompletionRequest) -> list[Submit]:
-        """Return the engine's messages for a bare prompt, one for each choice."""
-        return await self._submit(served, request, request.wanted_tokens, lambda: _bare_prompt(served, request))
+    async def completion(self, served: ServedModel, request: CompletionRequest) -> Accepted:
+        """Take in a bare prompt."""
+        most = self._most(served, request.wanted_tokens)
+        return await self._submit(served, request, request.wanted_tokens, lambda: bare_prompt(served, request, most))
+
+    def _most(self, served: ServedModel, wanted: int | None) -> int | None:
+        """Return how many tokens a prompt may keep, None where nothing may be cut."""
+        if self._settings.context_overflow == "error":
+            return None
+        most = most_prompt_tokens(served.sequence_tokens, wanted)
+        return min(most, self._settings.max_prompt_tokens or most)
 
     async def _submit(
         self,
         served: ServedModel,
         request: GenerationRequest,
         wanted: int | None,
-        make_prompt: Callable[[], list[int]],
-    ) -> list[Submit]:
+        make_prompt: Callable[[], Prompt],
+    ) -> Accepted:
         request.refuse_unsupported()
         likeliest, constraint, count = request.likeliest, request.constraint(), self._choices(request)
         sampling = request.sampling(secrets.randbits(32), served.vocabulary.size)
@@ -67,11 +112,11 @@ class Admission:
             raise invalid(error.message, "messages") from error
         except NotReadyError as error:
             raise unavailable(error.message, RETRY_SOON_SECONDS) from error
-        room = self._require_fit(served, prompt)
+        room = self._require_fit(served, prompt.tokens)
         self._require_room(served, count)  # others may have come while this prompt was tokenised
         submit = Submit(
             request_id=uuid.uuid4().hex,
-            prompt=tuple(prompt),
+            prompt=tuple(prompt.tokens),
             max_tokens=room if wanted is None else min(wanted, room),
             stop=request.stops,
             sampling=sampling,
@@ -82,7 +127,7 @@ class Admission:
         seconds = self._keeper.recovery.refused_for(submit)
         if seconds is not None:
             raise crashes_engine(seconds)
-        return fan_out(submit, count)
+        return Accepted(fan_out(submit, count), prompt.left_out)
 
     def _choices(self, request: GenerationRequest) -> int:
         count = request.n or 1
@@ -114,36 +159,18 @@ class Admission:
         if self._keeper.readiness.phase is Phase.DRAINING:
             raise unavailable("the miner is stopping")
         if served.client.open_requests + count > self._settings.max_sequences + self._settings.max_queue:
-            raise ApiError(
-                429,
-                f"{served.client.open_requests} requests are running or waiting",
-                kind="rate_limit_error",
-                code="queue_full",
-                retry_after=RETRY_SOON_SECONDS,
-            )
+            raise _full(served.client.open_requests)
 
 
 def _unknown(name: str, why: str) -> ApiError:
     return ApiError(404, f"the model {name[:200]!r} is not served: {why}", param="model", code="model_not_found")
 
 
-def _chat_prompt(served: ServedModel, request: ChatRequest) -> list[int]:
-    text = served.template.render([message.plain() for message in request.messages])
-    vocabulary = served.vocabulary
-    # A template that writes BOS itself must not get a second one.
-    twice = vocabulary.adds_bos and bool(vocabulary.bos) and text.startswith(vocabulary.bos)
-    return vocabulary.tokenise(text, add_special=not twice, parse_special=True)
-
-
-def _bare_prompt(served: ServedModel, request: CompletionRequest) -> list[int]:
-    prompt = request.prompt
-    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
-        prompt = prompt[0]
-    if isinstance(prompt, str):
-        return served.vocabulary.tokenise(prompt, add_special=True, parse_special=False)
-    tokens = [token for token in prompt if isinstance(token, int)]
-    if len(tokens) != len(prompt):
-        raise invalid("one prompt a request", "prompt", "unsupported_parameter")
-    if any(token >= served.vocabulary.size for token in tokens):
-        raise invalid(f"the vocabulary has {served.vocabulary.size} tokens", "prompt")
-    return tokens
+def _full(requests: int) -> ApiError:
+    return ApiError(
+        429,
+        f"{requests} requests are running or waiting",
+        kind="rate_limit_error",
+        code="queue_full",
+        retry_after=RETRY_SOON_SECONDS,
+    )

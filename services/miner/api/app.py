@@ -14,6 +14,7 @@ from services.miner.api.guard import Guard
 from services.miner.keeper import Keeper
 from services.miner.metrics import Endpoint, MinerMetrics, Outcome
 from services.miner.settings import MinerSettings
+from shared.api_keys import KeyRing
 from shared.version import __version__
 
 
@@ -24,7 +25,8 @@ def build_app(keeper: Keeper, settings: MinerSettings, metrics: MinerMetrics) ->
     app.include_router(_status_routes(keeper, metrics))
     app.include_router(_model_routes(keeper, metrics))
     app.include_router(Completions(Admission(keeper, settings), settings, metrics).router())
-    app.add_middleware(Guard, keys=settings.keys, max_body_bytes=settings.max_body_bytes, metrics=metrics)
+    keys = KeyRing(settings.keys, settings.api_keys_file)
+    app.add_middleware(Guard, keys=keys, max_body_bytes=settings.max_body_bytes, metrics=metrics)
     return app
 
 
@@ -61,10 +63,10 @@ def _model_routes(keeper: Keeper, metrics: MinerMetrics) -> APIRouter:
     router = APIRouter()
 
     def models() -> list[dict[str, object]]:
-        served = keeper.served
+        served = keeper.served or keeper.unloaded
         if served is None:
             return []
-        described = served.describe()
+        described = {**served.describe(), "loaded": keeper.served is not None}
         return [
             {"id": served.name, "object": "model", "created": served.loaded_at, "owned_by": "r3mes", "r3mes": described}
         ]

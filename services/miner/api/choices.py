@@ -6,16 +6,25 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
+from services.miner.api.tools.calls import ToolCall
 from services.miner.engine.generation import Generation
 from services.miner.engine.messages import Output, Submit
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An output of the `index`-th answer."""
+    """An output of the `index`-th answer, and calls of tools in it; the first is the answer's `first_call`-th."""
 
     index: int
     output: Output
+    calls: tuple[ToolCall, ...] = ()
+    first_call: int = 0
+    ending: str | None = None
+
+    @property
+    def finish(self) -> str | None:
+        """Why the answer ended, None while it goes on."""
+        return self.ending or self.output.finish
 
 
 def fan_out(submit: Submit, count: int) -> list[Submit]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from services.miner.api.admission import Admission
+from services.miner.api.admission import Accepted, Admission
 from services.miner.api.choices import Choice
 from services.miner.api.errors import ApiError
 from services.miner.api.running import ClientGoneError, Running, unless_disconnected
 from services.miner.api.schema import ChatRequest, CompletionRequest, GenerationRequest
 from services.miner.api.shapes import CHAT, COMPLETION, Shape
 from services.miner.api.stream import EventStream, events, first_of
-from services.miner.engine.messages import Submit
-from services.miner.metrics import Endpoint, MinerMetrics
+from services.miner.api.tools.told import with_calls
+from services.miner.metrics import Endpoint, MinerMetrics, Outcome
 from services.miner.served import ServedModel
 from services.miner.settings import MinerSettings
 
@@ -41,7 +41,7 @@ class Completions:
     async def chat(self, body: ChatRequest, request: Request) -> Response:
         """Answer a conversation."""
 
-        async def prepare(served: ServedModel) -> list[Submit]:
+        async def prepare(served: ServedModel) -> Accepted:
             return await self.admission.chat(served, body)
 
         return await self._answer(body, request, CHAT, Endpoint.CHAT, prepare)
@@ -49,7 +49,7 @@ class Completions:
     async def completion(self, body: CompletionRequest, request: Request) -> Response:
         """Continue a prompt."""
 
-        async def prepare(served: ServedModel) -> list[Submit]:
+        async def prepare(served: ServedModel) -> Accepted:
             return await self.admission.completion(served, body)
 
         return await self._answer(body, request, COMPLETION, Endpoint.COMPLETIONS, prepare)
@@ -60,22 +60,28 @@ class Completions:
         request: Request,
         shape: Shape,
         endpoint: Endpoint,
-        prepare: Callable[[ServedModel], Awaitable[list[Submit]]],
+        prepare: Callable[[ServedModel], Awaitable[Accepted]],
     ) -> Response:
         try:
-            served = self.admission.model(body.model)
-            running = Running(served, await prepare(served), endpoint, self.metrics, self.settings.request_seconds)
+            with self.admission.entering():
+                if self.admission.sleeps(body.model):
+                    await unless_disconnected(request, self.admission.wake())
+                served = self.admission.model(body.model)
+                running = Running(served, await prepare(served), endpoint, self.metrics, self.settings.request_seconds)
         except ApiError as error:
             self.metrics.ended(endpoint, error.outcome, None)
             raise
+        except ClientGoneError:
+            self.metrics.ended(endpoint, Outcome.CANCELLED, None)
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
         streams = False
         try:
             if body.stream:
                 response = await self._stream(body, request, shape, running)
                 streams = True
                 return response
-            choices = await unless_disconnected(request, _collect(running))
-            return JSONResponse(shape.answer(running, choices))
+            choices = await unless_disconnected(request, _collect(_told(body, running)))
+            return JSONResponse(shape.answer(running, choices), headers=running.headers)
         except ClientGoneError:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         finally:
@@ -83,7 +89,7 @@ class Completions:
                 running.end()
 
     async def _stream(self, body: GenerationRequest, request: Request, shape: Shape, running: Running) -> EventStream:
-        choices = await unless_disconnected(request, first_of(running.outputs()))
+        choices = await unless_disconnected(request, first_of(_told(body, running)))
         with_usage, opening = body.include_usage, shape.opening
         parts = events(
             running,
@@ -95,5 +101,13 @@ class Completions:
         return EventStream(running, parts)
 
 
-async def _collect(running: Running) -> list[Choice]:
-    return [choice async for choice in running.outputs()]
+def _told(body: GenerationRequest, running: Running) -> AsyncIterator[Choice]:
+    """Return the outputs, with the calls taken out of the text of an answer that may hold some."""
+    outputs = running.outputs()
+    if isinstance(body, ChatRequest) and body.offered:
+        return with_calls(outputs, {tool.function.name for tool in body.offered})
+    return outputs
+
+
+async def _collect(choices: AsyncIterator[Choice]) -> list[Choice]:
+    return [choice async for choice in choices]

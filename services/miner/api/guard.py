@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.miner.api.errors import ApiError
 from services.miner.metrics import MinerMetrics
-from shared.api_keys import is_authorised
+from shared.api_keys import KeyRing
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -22,7 +22,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 class Guard:
     """Wraps the application."""
 
-    def __init__(self, app: ASGIApp, *, keys: tuple[str, ...], max_body_bytes: int, metrics: MinerMetrics) -> None:
+    def __init__(self, app: ASGIApp, *, keys: KeyRing, max_body_bytes: int, metrics: MinerMetrics) -> None:
         self._app = app
         self._metrics = metrics
         self._keys = keys
@@ -43,7 +43,7 @@ class Guard:
         await self._app(scope, self._counted(receive), send)
 
     def _refusal(self, path: str, headers: Headers) -> ApiError | None:
-        if (path == "/v1" or path.startswith("/v1/")) and not is_authorised(headers.get("authorization"), self._keys):
+        if (path == "/v1" or path.startswith("/v1/")) and not self._keys.authorises(headers.get("authorization")):
             return ApiError(401, "a valid API key is needed: Authorization: Bearer <key>", code="invalid_api_key")
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._max_body_bytes:

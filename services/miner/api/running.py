@@ -12,12 +12,15 @@ from typing import TypeVar
 
 from fastapi import Request
 
+from services.miner.api.admission import Accepted
 from services.miner.api.choices import Choice, interleaved
 from services.miner.api.errors import RETRY_SOON_SECONDS, ApiError, crashes_engine, invalid, unavailable
 from services.miner.engine.generation import EngineGoneError, Generation, RequestBlamedError
 from services.miner.engine.messages import FinishReason, Submit
 from services.miner.metrics import Endpoint, MinerMetrics, Outcome
 from services.miner.served import ServedModel
+
+LEFT_OUT_HEADER = "X-R3MES-Left-Out"  # messages of a conversation, or tokens of a bare prompt
 
 T = TypeVar("T")
 
@@ -30,11 +33,13 @@ class Running:
     """A request that the engine works on."""
 
     def __init__(
-        self, served: ServedModel, submits: list[Submit], endpoint: Endpoint, metrics: MinerMetrics, seconds: float
+        self, served: ServedModel, accepted: Accepted, endpoint: Endpoint, metrics: MinerMetrics, seconds: float
     ) -> None:
-        first = submits[0]
+        submits, first = accepted.submits, accepted.submits[0]
         self.served = served
         self.count = len(submits)
+        # A client that sent more than was read can find out.
+        self.headers = {LEFT_OUT_HEADER: str(accepted.left_out)} if accepted.left_out else {}
         self.logprobs = first.logprobs
         self.created = int(time.time())
         self._endpoint = endpoint

@@ -1,18 +1,21 @@
 """What a request may hold. Unknown fields are ignored, as OpenAI does; wrong types and values name the field.
 
-What OpenAI offers and this version does not is refused by name: an ignored `tools` would be a wrong answer.
+What OpenAI offers and this version does not is refused by name: an ignored `functions` would be a wrong answer.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from services.miner.api.constraint import ConstraintFields
 from services.miner.api.errors import invalid
 from services.miner.api.lenient import Lenient, Text, TokenId
 from services.miner.api.sampling_fields import SamplingFields
+from services.miner.api.tools.declared import MAX_TOOLS, ToolFields
+from services.miner.grammar.wire import Constraint
 
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
@@ -76,33 +79,76 @@ class ContentPart(Lenient):
     text: Text
 
 
+class FunctionCall(Lenient):
+    """A call as an earlier answer told it; the arguments are JSON."""
+
+    name: Text
+    arguments: Text
+
+
+class MadeCall(Lenient):
+    """One call of an earlier answer."""
+
+    id: Text
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as templates want it: with the arguments as an object where they are one."""
+        try:
+            arguments = json.loads(self.function.arguments)
+        except (ValueError, RecursionError):
+            arguments = self.function.arguments
+        return {"id": self.id, "type": self.type, "function": {"name": self.function.name, "arguments": arguments}}
+
+
 class ChatMessage(Lenient):
     """One message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | list[ContentPart] | None
+    tool_calls: Annotated[list[MadeCall], Field(max_length=MAX_TOOLS)] | None = None
+    tool_call_id: Text | None = None
 
-    def plain(self) -> dict[str, str]:
+    @model_validator(mode="before")
+    @classmethod
+    def _calls_need_no_text(cls, given: object) -> object:
+        if isinstance(given, dict) and given.get("tool_calls") and "content" not in given:
+            return {**given, "content": None}
+        return given
+
+    def plain(self) -> dict[str, Any]:
         """Return role and text, as templates want them."""
         parts = [part.text for part in self.content] if isinstance(self.content, list) else [self.content or ""]
-        return {"role": "system" if self.role == "developer" else self.role, "content": "".join(parts)}
+        message: dict[str, Any] = {
+            "role": "system" if self.role == "developer" else self.role,
+            "content": "".join(parts),
+        }
+        if self.role == "assistant" and self.tool_calls:
+            message["tool_calls"] = [call.plain() for call in self.tool_calls]
+        if self.role == "tool" and self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
+        return message
 
 
-class ChatRequest(GenerationRequest):
+class ChatRequest(ToolFields, GenerationRequest):
     """`POST /v1/chat/completions`."""
 
-    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
-        "tools": ([],),
-        "functions": ([],),
-    }
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"functions": ([],)}
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_CHAT_LOGPROBS)] | None = None
 
-    tools: Any = None
     functions: Any = None
+
+    def constraint(self) -> Constraint | None:
+        """Return what the answer must match; a tool that must be called is a constraint as well."""
+        found, forced = super().constraint(), self.forced()
+        if found is not None and forced is not None:
+            raise invalid("tool_choice: together with grammar or response_format it leaves no answer", "tool_choice")
+        return found or forced
 
     @property
     def likeliest(self) -> int | None:

@@ -33,12 +33,24 @@ def _head(running: Running, kind: str, prefix: str) -> Json:
     }
 
 
-def _by_index(running: Running, choices: list[Choice]) -> list[list[Output]]:
-    return [[choice.output for choice in choices if choice.index == index] for index in range(running.count)]
+def _by_index(running: Running, choices: list[Choice]) -> list[list[Choice]]:
+    return [[choice for choice in choices if choice.index == index] for index in range(running.count)]
 
 
-def _whole(outputs: list[Output]) -> tuple[str, str | None]:
-    return "".join(output.text for output in outputs), outputs[-1].finish if outputs else None
+def _whole(choices: list[Choice]) -> tuple[str, str | None, list[Output]]:
+    text = "".join(choice.output.text for choice in choices)
+    return text, choices[-1].finish if choices else None, [choice.output for choice in choices]
+
+
+def _calls(running: Running, choice: Choice) -> list[Json]:
+    return [
+        {
+            "id": f"call_{running.request_id}_{choice.index}_{number}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for number, call in enumerate(choice.calls, choice.first_call)
+    ]
 
 
 def _chunked(head: Json, choices: list[Json], *, with_usage: bool) -> Json:
@@ -50,9 +62,12 @@ def _chunked(head: Json, choices: list[Json], *, with_usage: bool) -> Json:
 
 def _chat_answer(running: Running, choices: list[Choice]) -> Json:
     written = []
-    for index, outputs in enumerate(_by_index(running, choices)):
-        text, finish = _whole(outputs)
-        message = {"role": "assistant", "content": text, "refusal": None}
+    for index, parts in enumerate(_by_index(running, choices)):
+        text, finish, outputs = _whole(parts)
+        calls = [call for part in parts for call in _calls(running, part)]
+        message: Json = {"role": "assistant", "content": None if calls and not text else text, "refusal": None}
+        if calls:
+            message["tool_calls"] = calls
         found = None if running.logprobs is None else logprobs.of_chat(outputs)
         written.append({"index": index, "message": message, "logprobs": found, "finish_reason": finish})
     return {**_head(running, "chat.completion", "chatcmpl"), "choices": written, "usage": running.usage}
@@ -71,8 +86,11 @@ def _chat_opening(running: Running, index: int, with_usage: bool) -> Json:
 def _chat_chunk(running: Running, choice: Choice, with_usage: bool) -> Json:
     output = choice.output
     delta: Json = {"content": output.text} if output.text else {}
+    if choice.calls:
+        numbered = enumerate(_calls(running, choice), choice.first_call)
+        delta["tool_calls"] = [{"index": number, **call} for number, call in numbered]
     found = logprobs.of_chat([output]) if output.logprobs else None
-    written: Json = {"index": choice.index, "delta": delta, "logprobs": found, "finish_reason": output.finish}
+    written: Json = {"index": choice.index, "delta": delta, "logprobs": found, "finish_reason": choice.finish}
     return _chat_delta(running, written, with_usage=with_usage)
 
 
@@ -82,8 +100,8 @@ def _chat_usage(running: Running) -> Json:
 
 def _completion_answer(running: Running, choices: list[Choice]) -> Json:
     written = []
-    for index, outputs in enumerate(_by_index(running, choices)):
-        text, finish = _whole(outputs)
+    for index, parts in enumerate(_by_index(running, choices)):
+        text, finish, outputs = _whole(parts)
         count = running.logprobs
         found = None if count is None else logprobs.of_completion(outputs, likeliest=count)
         written.append({"text": text, "index": index, "logprobs": found, "finish_reason": finish})

@@ -20,7 +20,9 @@ class EventStream(StreamingResponse):
     """Streams one request, and ends it whatever becomes of the client, even one that left before the first byte."""
 
     def __init__(self, running: Running, events: AsyncIterator[bytes]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        super().__init__(
+            events, media_type="text/event-stream", headers={"Cache-Control": "no-cache", **running.headers}
+        )
         self._running = running
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +52,7 @@ async def events(
             yield event(first)
         async for choice in choices:
             output = choice.output
-            if output.text or output.logprobs or output.finish is not None:
+            if output.text or output.logprobs or choice.calls or output.finish is not None:
                 yield event(chunk(choice))
         if usage is not None:
             yield event(usage())

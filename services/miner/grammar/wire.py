@@ -20,15 +20,16 @@ MAX_REASON_CHARACTERS = 300
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """What the answer must match: a GBNF `grammar`, or the text of a JSON `schema`."""
+    """What the answer must match: a GBNF `grammar`, or the text of a JSON `schema`; `field` of a request names it."""
 
     kind: Literal["grammar", "schema"]
     text: str
+    field: Literal["tools"] | None = None
 
     @property
     def parameter(self) -> str:
         """The field of a request that it came from."""
-        return "grammar" if self.kind == "grammar" else "response_format"
+        return self.field or ("grammar" if self.kind == "grammar" else "response_format")
 
     def packed(self) -> bytes:
         """Return the first packet."""

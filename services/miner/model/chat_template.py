@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jinja2
+from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from shared.errors import EngineError, UsageError
@@ -31,16 +32,19 @@ class ChatTemplate:
         self._special = {"bos_token": bos, "eos_token": eos}
         try:
             self._template = environment.from_string(source or CHATML)
+            # Whoever reads `tools` can tell the model of them.
+            self.takes_tools = "tools" in meta.find_undeclared_variables(environment.parse(source or CHATML))
         except jinja2.TemplateError as error:
             raise EngineError(f"the model's chat template does not compile: {error}") from error
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Return the prompt for `messages` (role and content), up to where the answer begins.
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """Return the prompt for `messages` (role, content, calls), up to where the answer begins.
 
         Raises UsageError with the template's own words when it refuses these messages.
         """
         try:
-            return self._template.render(messages=messages, add_generation_prompt=True, **self._special)
+            offered = {"tools": tools} if tools else {}
+            return self._template.render(messages=messages, add_generation_prompt=True, **offered, **self._special)
         except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"the model's chat template refuses these messages: {error}") from error
 

@@ -202,8 +202,15 @@ def test_keys_guard_the_api_and_nothing_else(store: Store) -> None:
             assert response.status_code == 401, header
             assert error_of(response)["code"] == "invalid_api_key"
         assert miner.get("/v1/nothing").status_code == 401
-        for key in ("first-key", "second-key"):
-            assert miner.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+
+        def status_with(key: str) -> int:
+            return miner.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code
+
+        assert [status_with(key) for key in ("first-key", "second-key")] == [200, 200]
+        secret.write_text("third-key\n")  # in place, as a secret that is mounted changes
+        wait_until(lambda: status_with("third-key") == 200, 10, "the new key counts")
+        assert [status_with(key) for key in ("first-key", "second-key")] == [401, 401]
+        secret.unlink()
         assert "first-key" not in miner.log.read_text()
 
 

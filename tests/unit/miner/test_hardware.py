@@ -96,6 +96,13 @@ def test_memory_for_prefixes_that_was_set_stands_and_0_keeps_none() -> None:
     assert decision(R3MES_PREFIX_CACHE_BYTES=0).stored_tokens == 0
 
 
+def test_a_model_with_a_sliding_window_shares_no_prefixes_and_says_nothing_of_them() -> None:
+    windowed = dataclasses.replace(EIGHT_B, metadata={**EIGHT_B.metadata, "llama.attention.sliding_window": 4096})
+    found = decision(structure=windowed, R3MES_PREFIX_CACHE_BYTES=GIB)
+    assert found.stored_tokens == 0
+    assert not any("prefixes" in why for why in found.why)
+
+
 def test_a_gpu_keeps_prefixes_in_its_cache_alone() -> None:
     assert decision(with_gpus(gpu(80)), R3MES_PREFIX_CACHE_BYTES=GIB).stored_tokens == 0
 
@@ -164,8 +171,8 @@ def test_this_machine_can_be_looked_at() -> None:
     ("name", "value", "words"),
     [
         ("R3MES_ENGINE", "torch", "R3MES_ENGINE=torch"),
-        ("R3MES_IDLE_UNLOAD_SECONDS", "60", "R3MES_IDLE_UNLOAD_SECONDS"),
-        ("R3MES_CONTEXT_OVERFLOW", "truncate", "R3MES_CONTEXT_OVERFLOW"),
+        ("R3MES_IDLE_UNLOAD_SECONDS", "-1", "R3MES_IDLE_UNLOAD_SECONDS"),
+        ("R3MES_CONTEXT_OVERFLOW", "slide", "R3MES_CONTEXT_OVERFLOW"),
         ("R3MES_MAX_SEQUENCES", "300", "R3MES_MAX_SEQUENCES"),
         ("R3MES_MAX_SEQUENCES", "0", "R3MES_MAX_SEQUENCES"),
         ("R3MES_KV_TYPE_K", "int3", "R3MES_KV_TYPE_K"),

@@ -1,0 +1,1 @@
+"""Function calling: what a request declares, and what of an answer is a call."""

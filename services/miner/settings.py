@@ -76,9 +76,4 @@ def load_miner_settings() -> MinerSettings:
     settings = load_settings(MinerSettings)
     if settings.engine == "torch":
         raise ConfigurationError("R3MES_ENGINE=torch is not supported by this version", next_step="use auto or llama")
-    if settings.flash_attention == "off" and CACHE_TYPES[settings.kv_type_v][2] > 1:
-        raise ConfigurationError(
-            f"R3MES_KV_TYPE_V={settings.kv_type_v} needs flash attention, and R3MES_FLASH_ATTN is off",
-            next_step="set R3MES_FLASH_ATTN to auto, or R3MES_KV_TYPE_V to f16, bf16 or f32",
-        )
     return settings

@@ -45,10 +45,17 @@ class KeyRing:
 
     def authorises(self, header: str | None) -> bool:
         """Tell whether an `Authorization` header carries one of them."""
+        return is_authorised(header, self._present())
+
+    def first(self) -> str | None:
+        """Return the key that is sent where this node asks itself; None where no key is asked for."""
+        return next(iter(self._present()), None)
+
+    def _present(self) -> tuple[str, ...]:
         if self._file is not None and self._clock() - self._looked_at >= LOOK_SECONDS:
             self._looked_at = self._clock()
             self._look(self._file)
-        return is_authorised(header, self._keys)
+        return self._keys
 
     def _look(self, file: Path) -> None:
         try:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 from shared.version import __version__
 
 
 class CommonMetrics:
-    """`r3mes_build_info{version}` and `r3mes_genesis_info{sha256}`."""
+    """`r3mes_build_info{version}`, `r3mes_genesis_info{sha256}`, and `process_*`: start, memory, descriptors, CPU."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        ProcessCollector(registry=registry)
         build = Gauge("r3mes_build_info", "Version that runs; the value is always 1.", ["version"], registry=registry)
         build.labels(version=__version__).set(1)
         self._genesis = Gauge(

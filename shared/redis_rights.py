@@ -4,14 +4,15 @@ Invariants: nobody without a name may do anything; a service reaches the keys an
 the commands that it sends and no others, none of which names keys by a pattern, runs a script, changes Redis itself or
 speaks to RQ's workers; passwords stand there as SHA-256 digests only.
 
-`acl_file(node, {"downloader": password, "verifier": password})` → the file's text. A right that a service lacks shows
+`acl_file(node, {"downloader": password, "verifier": password})` → the file's text; another host's services, which have
+this Redis in common, are users of their own (`user_name`). A right that a service lacks shows
 in `ACL LOG`; a right that it does not need is a line too many here.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 DOWNLOADER = "downloader"
 VERIFIER = "verifier"
@@ -28,20 +29,30 @@ _COMMANDS = {
 _NO_RIGHTS = "resetkeys resetchannels -@all"
 
 
-def acl_file(node: str, passwords: Mapping[str, str]) -> str:
-    """Return the text of Redis's ACL file; a service without a password is not in it."""
+def user_name(service: str, node: str | None = None) -> str:
+    """Return a service's name in Redis: its own, and with its host's where that is another one than Redis's."""
+    return service if node is None else f"{service}-{node}"
+
+
+def acl_file(node: str, passwords: Mapping[str, str], joined: Collection[str] = ()) -> str:
+    """Return the text of Redis's ACL file; a user without a password is not in it.
+
+    `joined` are the nodes of other hosts; `passwords` are by `user_name`.
+    """
+    users = [(user_name(service), service, node) for service in SERVICES]
+    users += [(user_name(service, other), service, other) for other in joined for service in SERVICES]
     lines = [
         f"user default off resetpass {_NO_RIGHTS}",
         f"user {HEALTH} on nopass {_NO_RIGHTS} +ping",
-        *(acl_line(service, node, passwords[service]) for service in SERVICES if service in passwords),
+        *(acl_line(user, passwords[user], service, place) for user, service, place in users if user in passwords),
     ]
     return "\n".join(lines) + "\n"
 
 
-def acl_line(service: str, node: str, password: str) -> str:
-    """Return the line of one service."""
+def acl_line(user: str, password: str, service: str, node: str) -> str:
+    """Return the line of one user, who is this service of this node."""
     digest = hashlib.sha256(password.encode()).hexdigest()
-    return f"user {service} on resetpass #{digest} {_NO_RIGHTS} {' '.join(service_rights(service, node))}"
+    return f"user {user} on resetpass #{digest} {_NO_RIGHTS} {' '.join(service_rights(service, node))}"
 
 
 def service_rights(service: str, node: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ KNOWN_NAMES = frozenset(
     for group in (
         # init
         "R3MES_GENESIS R3MES_GENESIS_SHA256 R3MES_GENESIS_SIGNATURE R3MES_GENESIS_PUBKEY R3MES_CHAIN_RPC",
-        "R3MES_ALLOW_OPEN R3MES_BIND R3MES_ALLOW_HTTP_SOURCES HF_ENDPOINT R3MES_API_KEYS",
+        "R3MES_ALLOW_OPEN R3MES_BIND R3MES_ALLOW_HTTP_SOURCES HF_ENDPOINT R3MES_API_KEYS R3MES_JOINED_NODES",
         # all
         "R3MES_MODELS_DIR R3MES_STORE_KIND R3MES_NODE R3MES_LISTEN R3MES_LOG_LEVEL R3MES_DEBUG",
         # downloader
@@ -39,13 +39,14 @@ KNOWN_NAMES = frozenset(
         "R3MES_MAX_QUEUE R3MES_MAX_PROMPT_TOKENS R3MES_MAX_BODY_BYTES R3MES_REQUEST_SECONDS R3MES_DRAIN_SECONDS",
         "R3MES_IDLE_UNLOAD_SECONDS R3MES_MINER_REHASH R3MES_PREFIX_CACHE_BYTES",
         # Compose, launcher
-        "R3MES_URL",
+        "R3MES_URL R3MES_MINER_MEMORY",
     )
     for name in group.split()
 ) | {f"{name}_FILE" for name in SECRET_NAMES}
 
 MAX_PORT = 65535
-_NODE = re.compile(r"[a-z0-9-]{1,63}")
+NODE_PATTERN = "[a-z0-9-]{1,63}"
+NodeName = Annotated[str, Field(pattern=f"^{NODE_PATTERN}$")]
 
 
 class ListenAddress(NamedTuple):
@@ -92,11 +93,28 @@ class CommonSettings(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True)
 
-    models_dir: UserPath = Field(Path("~/.r3mes/models"), alias="R3MES_MODELS_DIR", validate_default=True)
-    store_kind: Literal["host", "container"] = Field("host", alias="R3MES_STORE_KIND")
-    node: str = Field("local", alias="R3MES_NODE", pattern=f"^{_NODE.pattern}$")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", alias="R3MES_LOG_LEVEL")
-    debug: bool = Field(default=False, alias="R3MES_DEBUG")
+    models_dir: UserPath = Field(
+        Path("~/.r3mes/models"),
+        alias="R3MES_MODELS_DIR",
+        description="the store; images set `/models`",
+        validate_default=True,
+    )
+    store_kind: Literal["host", "container"] = Field(
+        "host", alias="R3MES_STORE_KIND", description="whose store it is; images set `container`"
+    )
+    node: NodeName = Field(
+        "local",
+        alias="R3MES_NODE",
+        description="the name of this host in Redis: letters `a-z`, digits and `-`, at most 63",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", alias="R3MES_LOG_LEVEL", description="what is logged to stderr"
+    )
+    debug: bool = Field(
+        default=False,
+        alias="R3MES_DEBUG",
+        description="tracebacks for known errors of `r3mes`; a service takes it without effect",
+    )
 
     @property
     def store_root(self) -> Path:

@@ -22,7 +22,9 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from services.miner.api.app import build_app
+from services.miner.api.guard import MAX_HEADER_BYTES
 from services.miner.keeper import Keeper
+from services.miner.kernels import load_kernels
 from services.miner.llama_log import take_log
 from services.miner.metrics import MinerMetrics
 from services.miner.model.find import choose
@@ -37,6 +39,7 @@ from shared.settings import ListenAddress
 from shared.store.trust import TrustWatch
 
 UMASK = 0o007
+KEEP_ALIVE_SECONDS = 15  # longer than Prometheus' five, at which its next scrape met the end of its connection
 CLOSE_SECONDS = 2  # for connections that are still open once nothing runs any more
 
 _log = structlog.get_logger("miner")
@@ -52,6 +55,7 @@ def main(patience: Patience | None = None) -> int:
         take_log()
         watch = TrustWatch(start_host_store(settings))
         choose(watch.current.genesis, settings.model)
+        load_kernels()
         machine = probe_machine()
         require_possible(settings, machine)
         with _listen(settings.listen) as listener:
@@ -87,7 +91,10 @@ async def _serve(keeper: Keeper, settings: MinerSettings, metrics: MinerMetrics,
         access_log=settings.debug,
         server_header=False,
         lifespan="off",
+        http="h11",  # the other parser bounds no header
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,  # of those that are still on their way
         timeout_graceful_shutdown=CLOSE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")

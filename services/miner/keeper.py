@@ -11,69 +11,32 @@ import asyncio
 import contextlib
 import threading
 import time
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Iterator
+from dataclasses import replace
 
 import structlog
 
 from services.miner.engine.client import Crash, EngineClient
 from services.miner.engine.generation import EngineGoneError
-from services.miner.loading import load
+from services.miner.leaving import Leaving
+from services.miner.loading import load, no_room_for_both
 from services.miner.metrics import MinerMetrics
-from services.miner.model.check import CheckedModel, check
+from services.miner.model.check import CheckedModel, check_aside
 from services.miner.model.find import choose, identity_by_name
-from services.miner.model.probe import Machine
-from services.miner.recovery import Recovery
+from services.miner.model.probe import Machine, probe_machine
+from services.miner.phases import Ending, Phase, Readiness
+from services.miner.recovery import LoadFailures, Recovery
 from services.miner.served import ServedModel
 from services.miner.settings import MinerSettings
-from shared.errors import ConfigurationError, EngineError, IntegrityError, NotReadyError, R3mesError
+from shared.errors import ConfigurationError, EngineError, IntegrityError, NotReadyError
 from shared.genesis import ModelPin
 from shared.store.layout import StoreLayout
 from shared.store.records import StatIdentity
 from shared.store.trust import TrustWatch
 
 WATCH_SECONDS = 0.25  # how long a quarantined file may be served at most, where no request notices it earlier
-MAX_FAILED_LOADS = 3  # llama.cpp's refusals in a row, of the same file: then a person or another file must come
-RETRY_SECONDS = 1.0  # after the first failed load; the second waits twice as long
 
 _log = structlog.get_logger("miner.keeper")
-
-
-class Phase(StrEnum):
-    """What the keeper does."""
-
-    WAITING = "waiting"
-    CHECKING = "checking"
-    LOADING = "loading"
-    READY = "ready"
-    UNLOADED = "unloaded"
-    SWAPPING = "swapping"
-    FAILED = "failed"
-    DRAINING = "draining"
-
-
-class Ending(StrEnum):
-    """Why a served model is served no longer."""
-
-    CRASHED = "crashed"
-    IDLE = "idle"
-    CHANGED = "changed"
-    SUCCEEDED = "succeeded"
-    UNPINNED = "unpinned"
-
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """What `/readyz` says. `asleep`: unloaded for lack of requests alone, so that the next one has it loaded again."""
-
-    phase: Phase
-    reason: str
-    asleep: bool = False
-
-    @property
-    def ready(self) -> bool:
-        """Whether requests are answered now."""
-        return self.phase is Phase.READY or self.asleep
 
 
 class Keeper:
@@ -86,7 +49,11 @@ class Keeper:
         self.readiness = Readiness(Phase.WAITING, "starting")
         self.served: ServedModel | None = None
         self.unloaded: ServedModel | None = None  # what was served before it was unloaded, to be described alone
-        self.entering = 0  # requests on their way in, which no engine knows of yet
+        self._entering = 0
+        self._entered = asyncio.Event()  # set while no request is on its way in
+        self._entered.set()
+        self._leaving = Leaving(self._end, settings.drain_seconds)
+        self._overtaker: ServedModel | None = None
         self._wanted = asyncio.Event()
         self._awake = asyncio.Event()
         self._settings = settings
@@ -97,8 +64,7 @@ class Keeper:
         self._stop_check = threading.Event()
         self._successor: CheckedModel | None = None
         self._refused: tuple[str, StatIdentity | None] | None = None  # a successor that did not pass the check
-        self._failed_loads = 0
-        self._failed_file: tuple[str, StatIdentity | None] | None = None
+        self._failures = LoadFailures()
         self._crashed = False
         self._tried_file: tuple[str, StatIdentity | None] | None = None
         metrics.common.set_genesis(watch.current.genesis.sha256)
@@ -120,6 +86,18 @@ class Keeper:
         """Tell whether the pinned name still leads to exactly what was checked and loaded."""
         return identity_by_name(self._layout, served.pin) == served.identity
 
+    @contextlib.contextmanager
+    def entering(self) -> Iterator[None]:
+        """Let no model go while a request is on its way to it, from its first question to its submission."""
+        self._entering += 1
+        self._entered.clear()
+        try:
+            yield
+        finally:
+            self._entering -= 1
+            if not self._entering:
+                self._entered.set()
+
     async def wake(self) -> None:
         """Have the model loaded again that nobody had asked for; return once it is, or once it is known why not."""
         self._wanted.set()
@@ -136,6 +114,7 @@ class Keeper:
             self.recovery.give_up("the miner is stopping")
             if self._successor is not None:
                 self._successor.close()
+            await self._leaving.ended()
             if self.served is not None:
                 await self._retire(self.served)
 
@@ -145,6 +124,7 @@ class Keeper:
 
     async def drained(self) -> None:
         """Wait until no request is open."""
+        await self._leaving.answered()
         while True:
             client = None if self.served is None else self.served.client
             if client is not None:
@@ -174,9 +154,12 @@ class Keeper:
         except EngineGoneError as error:
             await self._pause_after_crash(file, error.message)
         except EngineError as error:
-            await self._wait_for_change(file, self._note_failed_load(file, error))
+            seconds = self._failures.note(file)
+            gave_up = f"gave up after {self._failures.count} failed loads: " if seconds is None else ""
+            self._halt(Phase.FAILED, f"{gave_up}{error.message}")
+            await self._wait_for_change(file, seconds)
         else:
-            self._failed_loads = 0
+            self._failures.clear()
             await self._serve(served)
 
     async def _next_checked(self) -> CheckedModel:
@@ -193,17 +176,7 @@ class Keeper:
 
     async def _check(self, pin: ModelPin) -> CheckedModel:
         started = time.monotonic()
-        # Shielded: a cancelled await must not lose the descriptor; `stop` ends the hashing soon.
-        task = asyncio.create_task(
-            asyncio.to_thread(check, self._layout, pin, self._settings.rehash, self._stop_check), name="check"
-        )
-        try:
-            checked = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            self._stop_check.set()
-            with contextlib.suppress(R3mesError):
-                (await task).close()
-            raise
+        checked = await check_aside(self._layout, pin, self._settings.rehash, self._stop_check)
         _log.info(
             "checked", model=pin.model_name, rehashed=checked.rehashed, seconds=round(time.monotonic() - started, 3)
         )
@@ -221,13 +194,22 @@ class Keeper:
         return served
 
     async def _serve(self, served: ServedModel) -> None:
-        self.served = served
-        self._metrics.serves(served)
-        self.recovery.started(served.client)
-        self._set(Phase.READY, "")
-        ending = await self._watch_over(served)
-        served = self.served  # a new name for its users may have come
-        _log.info("no longer served", model=served.name, why=ending)
+        """Serve a model, and whatever overtakes it."""
+        while True:
+            self.served = served
+            self._metrics.serves(served)
+            self.recovery.started(served.client)
+            self._set(Phase.READY, "")
+            ending = await self._watch_over(served)
+            served = self.served  # a new name for its users may have come
+            _log.info("no longer served", model=served.name, why=ending)
+            if self._overtaker is None:
+                break
+            self._leaving.let(served, self._entered)
+            served, self._overtaker = self._overtaker, None
+        await self._give_up(served, ending)
+
+    async def _give_up(self, served: ServedModel, ending: Ending) -> None:
         if ending in (Ending.SUCCEEDED, Ending.UNPINNED):
             self._set(Phase.SWAPPING, "another model was accepted")
             with contextlib.suppress(TimeoutError):
@@ -282,9 +264,12 @@ class Keeper:
             breaker.reset()
 
     async def _retire(self, served: ServedModel) -> None:
-        """End the engine of a model; whoever still waits for it gets an error."""
+        """End the engine of the model that was served; whoever still waits for it gets an error."""
         self.served = None
         self._metrics.serves(None)
+        await self._end(served)
+
+    async def _end(self, served: ServedModel) -> None:
         await served.client.stop()
         for generation in served.client.take_stranded():
             generation.fail(EngineGoneError("the model is not served any more", next_step="send it again"))
@@ -301,14 +286,17 @@ class Keeper:
             if target is None:
                 return Ending.UNPINNED
             if target.sha256 != served.pin.sha256 and await self._successor_is_ready(target):
-                return Ending.SUCCEEDED
+                if not self._room_for_both(served):
+                    return Ending.SUCCEEDED
+                if await self._overtake():
+                    return Ending.OVERTAKEN
             if self._is_forgotten(served.client):
                 return Ending.IDLE
             await self._pause(served.client)
 
     def _is_forgotten(self, client: EngineClient) -> bool:
         seconds = self._settings.idle_unload_seconds
-        if seconds is None or self.entering or not client.idle.is_set():
+        if seconds is None or self._entering or not client.idle.is_set():
             return False
         return time.monotonic() - client.idle_since >= seconds
 
@@ -334,15 +322,34 @@ class Keeper:
             return False
         return True
 
-    def _note_failed_load(self, file: tuple[str, StatIdentity | None], error: EngineError) -> float | None:
-        """Count a load that llama.cpp refused; return how long to wait, None for as long as nothing changes."""
-        self._failed_loads = self._failed_loads + 1 if file == self._failed_file else 1
-        self._failed_file = file
-        if self._failed_loads >= MAX_FAILED_LOADS:
-            self._halt(Phase.FAILED, f"gave up after {self._failed_loads} failed loads: {error.message}")
-            return None
-        self._halt(Phase.FAILED, error.message)
-        return RETRY_SECONDS * self._failed_loads
+    def _room_for_both(self, served: ServedModel) -> bool:
+        if self._successor is None:
+            return False
+        reason = no_room_for_both(self._successor, served, self._settings, self._machine, probe_machine())
+        if reason:
+            _log.info("the next model is loaded when this one has answered", reason=reason)
+        return not reason
+
+    async def _overtake(self) -> bool:
+        """Load the next model while this one answers; False when that fails, or it is not wanted any more."""
+        checked, self._successor = self._successor, None
+        if checked is None:
+            return False
+        file = (checked.pin.sha256, checked.identity)
+        try:
+            with contextlib.closing(checked):
+                loaded = await load(checked, self._settings, self._machine, self._metrics, self.recovery)
+        except (EngineError, ConfigurationError) as error:
+            self._refused = file
+            _log.error("the next model is not loaded", model=checked.pin.model_name, reason=error.message)
+            return False
+        self._poll_trust()
+        target = self.target
+        if target is None or target.sha256 != loaded.pin.sha256 or not self.still_true(loaded):
+            await self._end(loaded)
+            return False
+        self._overtaker = loaded
+        return True
 
     def _file(self) -> tuple[str, StatIdentity | None]:
         pin = self.target

@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from services.miner.engine.messages import Occupancy
-from services.miner.served import ENGINE_NAME, ServedModel
+from services.miner.served import ServedModel
 from shared.metrics import CommonMetrics
 
 FIRST_TOKEN_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
@@ -69,6 +69,7 @@ class MinerMetrics:
         self._cache = gauge("kv_cache_usage_ratio", "Share of the cache's cells that running requests hold.")
         self._stored = gauge("prefix_memory_tokens", "Tokens of unused prefixes that lie in memory, not in the cache.")
         self._offload = gauge("gpu_offload_active", "1 while layers of the served model run on a GPU.")
+        self._fallback = gauge("engine_fallback", "1 while PyTorch serves a model that llama.cpp refuses to load.")
         self._info = gauge(
             "model_info",
             "The served model; the value is always 1.",
@@ -140,11 +141,13 @@ class MinerMetrics:
         """Show the served model, or that there is none."""
         self._info.clear()
         self._offload.set(0)
+        self._fallback.set(0)
         self._seen_preemptions = 0
         self.occupied(Occupancy())
         if served is not None:
-            self._info.labels(served.pin.sha256, served.name, ENGINE_NAME, served.quantization).set(1)
+            self._info.labels(served.pin.sha256, served.name, served.engine, served.quantization).set(1)
             self._offload.set(served.decision.offloads)
+            self._fallback.set(served.fell_back)
 
     def loaded(self, seconds: float) -> None:
         """Note how long a load took."""

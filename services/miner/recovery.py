@@ -17,6 +17,9 @@ from services.miner.engine.generation import EngineGoneError, Generation
 from services.miner.engine.messages import Submit
 from services.miner.engine.watchdog import WatchdogLimits
 
+MAX_FAILED_LOADS = 3  # refusals in a row, of the same file: then a person or another file must come
+RETRY_SECONDS = 1.0  # after the first failed load; the second waits twice as long
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -25,6 +28,24 @@ class Patience:
     blame_seconds: float = BLAME_SECONDS
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
     watchdog: WatchdogLimits = field(default_factory=WatchdogLimits)
+
+
+class LoadFailures:
+    """Counts how often in a row the same file could not be loaded. `file` is whatever tells one from another."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._file: object = None
+
+    def note(self, file: object) -> float | None:
+        """Count one; return how long to wait, None for as long as nothing changes."""
+        self.count = self.count + 1 if file == self._file else 1
+        self._file = file
+        return None if self.count >= MAX_FAILED_LOADS else RETRY_SECONDS * self.count
+
+    def clear(self) -> None:
+        """Forget them: one was loaded."""
+        self.count = 0
 
 
 class Recovery:

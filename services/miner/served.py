@@ -8,16 +8,19 @@ from services.miner.engine.client import EngineClient
 from services.miner.engine.messages import Loaded
 from services.miner.model.chat_template import ChatTemplate
 from services.miner.model.hardware import Decision
-from services.miner.model.vocabulary import Vocabulary
+from services.miner.model.vocabulary import Tokeniser
 from shared.genesis import ModelPin
 from shared.store.records import StatIdentity
 
-ENGINE_NAME = "llama.cpp"
+ENGINE_NAMES = {"llama": "llama.cpp", "torch": "torch"}
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A loaded model with its engine. `sequence_tokens` is the longest prompt plus answer of one request."""
+    """A loaded model with its engine. `sequence_tokens` is the longest prompt plus answer of one request.
+
+    `engine_reason` says why it is not llama.cpp that serves it, and is empty when it is; `fell_back`: since it refused.
+    """
 
     pin: ModelPin
     identity: StatIdentity
@@ -25,10 +28,17 @@ class ServedModel:
     decision: Decision
     quantization: str
     sequence_tokens: int
-    vocabulary: Vocabulary
+    vocabulary: Tokeniser
     template: ChatTemplate
     client: EngineClient
     loaded_at: int
+    engine_reason: str = ""
+    fell_back: bool = False
+
+    @property
+    def engine(self) -> str:
+        """The library that computes, as metrics and `/v1/models` name it."""
+        return ENGINE_NAMES[self.decision.engine]
 
     @property
     def name(self) -> str:
@@ -45,7 +55,8 @@ class ServedModel:
         return {
             "sha256": self.pin.sha256,
             "file_name": self.pin.file_name,
-            "engine": ENGINE_NAME,
+            "engine": self.engine,
+            "engine_reason": self.engine_reason,
             "description": self.loaded.description,
             "quantization": self.quantization,
             "parameters": self.loaded.parameters,

@@ -26,10 +26,12 @@ from shared.settings import (
     KNOWN_NAMES,
     SECRET_NAMES,
     CommonSettings,
+    NodeName,
     UserPath,
     check_names,
     load_settings,
     secret_values,
+    split_list,
 )
 
 MAX_ENV_BYTES = 1024 * 1024
@@ -48,18 +50,47 @@ def _public_key(value: object) -> object:
 class InitSettings(CommonSettings):
     """What acceptance and `init` take from the environment."""
 
-    genesis: UserPath = Field(DEFAULT_GENESIS, alias="R3MES_GENESIS")
+    genesis: UserPath = Field(
+        DEFAULT_GENESIS, alias="R3MES_GENESIS", description="the operator's genesis; relative to the project's folder"
+    )
     genesis_sha256: Annotated[str, BeforeValidator(_lower)] | None = Field(
-        None, alias="R3MES_GENESIS_SHA256", pattern=r"^[0-9a-f]{64}$"
+        None,
+        alias="R3MES_GENESIS_SHA256",
+        description="the digest that the file must have, over its raw bytes; else exit code 78",
+        pattern=r"^[0-9a-f]{64}$",
     )
-    genesis_signature: UserPath | None = Field(None, alias="R3MES_GENESIS_SIGNATURE")
+    genesis_signature: UserPath | None = Field(
+        None,
+        alias="R3MES_GENESIS_SIGNATURE",
+        description="where the signature lies; unset: the genesis + `.minisig`. Naming one without a key is exit "
+        "code 78",
+    )
     genesis_pubkey: Annotated[PublicKey, BeforeValidator(_public_key)] | None = Field(
-        None, alias="R3MES_GENESIS_PUBKEY"
+        None,
+        alias="R3MES_GENESIS_PUBKEY",
+        description="a minisign public key, the second line of `minisign.pub`; once it is set, the file must be "
+        "signed by it, else exit code 78",
     )
-    chain_rpc: ChainRpc | None = Field(None, alias="R3MES_CHAIN_RPC")
-    allow_open: bool = Field(default=False, alias="R3MES_ALLOW_OPEN")
-    api_keys: SecretStr | None = Field(None, alias="R3MES_API_KEYS")
-    bind: str = Field("127.0.0.1", alias="R3MES_BIND")
+    chain_rpc: ChainRpc | None = Field(
+        None,
+        alias="R3MES_CHAIN_RPC",
+        description="three to sixteen RPC endpoints of the chain, separated by commas, whose quorum may veto a pin "
+        "([pinning.md](pinning.md)); no user info and no query",
+    )
+    allow_open: bool = Field(
+        default=False, alias="R3MES_ALLOW_OPEN", description="`1` allows `R3MES_BIND` beyond loopback without keys"
+    )
+    api_keys: SecretStr | None = Field(
+        None, alias="R3MES_API_KEYS", description="asked for when `R3MES_BIND` is beyond loopback"
+    )
+    bind: str = Field(
+        "127.0.0.1", alias="R3MES_BIND", description="where Compose publishes ports; beyond loopback it needs API keys"
+    )
+    joined_nodes: Annotated[tuple[NodeName, ...], BeforeValidator(split_list)] = Field(
+        (),
+        alias="R3MES_JOINED_NODES",
+        description="other hosts that may use this one's Redis, by their `R3MES_NODE` ([containers.md](containers.md))",
+    )
 
 
 def load_init_settings(environ: Mapping[str, str], *, project: Path) -> tuple[InitSettings, dict[str, str]]:
@@ -76,6 +107,7 @@ def load_init_settings(environ: Mapping[str, str], *, project: Path) -> tuple[In
     _check_node_named(values)
     settings = load_settings(InitSettings, _without_foreign_secrets(values, project))
     _check_bind(settings)
+    _check_joined(settings)
     named = settings.genesis_signature
     places = {
         "genesis": _in_project(settings.genesis, project),
@@ -196,6 +228,15 @@ def _without_foreign_secrets(values: Mapping[str, str], project: Path) -> dict[s
     if "R3MES_API_KEYS_FILE" in values:
         kept["R3MES_API_KEYS_FILE"] = str(project / values["R3MES_API_KEYS_FILE"])
     return kept
+
+
+def _check_joined(settings: InitSettings) -> None:
+    names = [settings.node, *settings.joined_nodes]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigurationError(
+            f"R3MES_JOINED_NODES: {', '.join(twice)} is named twice, or is this host's own R3MES_NODE",
+            next_step="give every host a name that no other one has",
+        )
 
 
 def _check_bind(settings: InitSettings) -> None:

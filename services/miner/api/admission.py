@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from services.miner.api.choices import fan_out
 from services.miner.api.errors import RETRY_SOON_SECONDS, ApiError, crashes_engine, invalid, unavailable
-from services.miner.api.prompts import Prompt, bare_prompt, chat_prompt, most_prompt_tokens
-from services.miner.api.schema import ChatRequest, CompletionRequest, GenerationRequest
+from services.miner.api.prompts import Prompt, bare_prompt, chat_prompt, most_prompt_tokens, texts_to_embed
+from services.miner.api.schema import ChatRequest, CompletionRequest, EmbeddingRequest, GenerationRequest
 from services.miner.engine.messages import Submit
-from services.miner.keeper import Keeper, Phase
+from services.miner.keeper import Keeper
+from services.miner.phases import Phase
 from services.miner.served import ServedModel
 from services.miner.settings import MinerSettings
 from shared.errors import NotReadyError, UsageError
@@ -36,14 +37,9 @@ class Admission:
         self._settings = settings
         self._waking = 0  # requests that wait until the model is loaded again
 
-    @contextmanager
-    def entering(self) -> Iterator[None]:
+    def entering(self) -> AbstractContextManager[None]:
         """Let the model not be unloaded between a request's first question and its submission."""
-        self._keeper.entering += 1
-        try:
-            yield
-        finally:
-            self._keeper.entering -= 1
+        return self._keeper.entering()
 
     def sleeps(self, name: str) -> bool:
         """Tell whether the model of that name is unloaded only because nobody asked for it."""
@@ -72,6 +68,8 @@ class Admission:
                 raise _unknown(name, f"this miner is for {target.model_name}")
             raise unavailable(f"not ready: {keeper.readiness.reason or keeper.readiness.phase}")
         if name != served.name:
+            if target is not None and name == target.model_name:
+                raise unavailable(f"{name} is not loaded yet; {served.name} is served until then")
             raise _unknown(name, f"this miner serves {served.name}")
         if not keeper.still_true(served):
             raise unavailable(f"{served.pin.file_name} is gone or was replaced; it is not served any more")
@@ -87,6 +85,28 @@ class Admission:
         """Take in a bare prompt."""
         wanted = request.wanted_tokens
         return await self._submit(served, request, wanted, lambda most: bare_prompt(served, request, most))
+
+    async def texts(self, served: ServedModel, request: EmbeddingRequest, at_once: int) -> list[Submit]:
+        """Take in texts to embed, of which the caller submits at most so many at once."""
+        if request.dimensions is not None:
+            raise invalid("dimensions is not supported by this version", "dimensions", "unsupported_parameter")
+        try:
+            found = await asyncio.to_thread(texts_to_embed, served, request)
+        except NotReadyError as error:
+            raise unavailable(error.message, RETRY_SOON_SECONDS) from error
+        most = min(served.sequence_tokens, self._settings.max_prompt_tokens or served.sequence_tokens)
+        longest = max(map(len, found))
+        if longest > most:
+            raise invalid(
+                f"a text has {longest} tokens, this model takes at most {most}",
+                "input",
+                code="context_length_exceeded",
+            )
+        self._require_room(served, min(len(found), at_once))
+        submits = [Submit(uuid.uuid4().hex, tuple(tokens), 0, embeds=True) for tokens in found]
+        for submit in submits:
+            self._require_not_blamed(submit)
+        return submits
 
     def _most(self, served: ServedModel, wanted: int | None) -> int | None:
         """Return how many tokens a prompt may keep, None where nothing may be cut."""
@@ -123,11 +143,15 @@ class Admission:
             ignore_end=bool(request.ignore_eos),
             constraint=constraint,
             logprobs=likeliest,
+            reuses=request.cache_prompt is not False,
         )
+        self._require_not_blamed(submit)
+        return Accepted(fan_out(submit, count), prompt.left_out)
+
+    def _require_not_blamed(self, submit: Submit) -> None:
         seconds = self._keeper.recovery.refused_for(submit)
         if seconds is not None:
             raise crashes_engine(seconds)
-        return Accepted(fan_out(submit, count), prompt.left_out)
 
     def _choices(self, request: GenerationRequest) -> int:
         count = request.n or 1

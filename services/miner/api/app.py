@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.miner.api import errors
 from services.miner.api.admission import Admission
 from services.miner.api.completions import Completions
+from services.miner.api.embeddings import Embeddings
 from services.miner.api.errors import ApiError
 from services.miner.api.guard import Guard
 from services.miner.keeper import Keeper
-from services.miner.metrics import Endpoint, MinerMetrics, Outcome
+from services.miner.metrics import MinerMetrics
 from services.miner.settings import MinerSettings
 from shared.api_keys import KeyRing
 from shared.version import __version__
@@ -20,11 +21,20 @@ from shared.version import __version__
 
 def build_app(keeper: Keeper, settings: MinerSettings, metrics: MinerMetrics) -> FastAPI:
     """Return the ASGI application of one miner."""
-    app = FastAPI(title="R3MES miner", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="R3MES miner",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=errors.ANSWERS,
+    )
     errors.install(app, metrics)
     app.include_router(_status_routes(keeper, metrics))
-    app.include_router(_model_routes(keeper, metrics))
-    app.include_router(Completions(Admission(keeper, settings), settings, metrics).router())
+    app.include_router(_model_routes(keeper))
+    admission = Admission(keeper, settings)
+    app.include_router(Completions(admission, settings, metrics).router())
+    app.include_router(Embeddings(admission, settings, metrics).router())
     keys = KeyRing(settings.keys, settings.api_keys_file)
     app.add_middleware(Guard, keys=keys, max_body_bytes=settings.max_body_bytes, metrics=metrics)
     return app
@@ -51,7 +61,7 @@ def _status_routes(keeper: Keeper, metrics: MinerMetrics) -> APIRouter:
         }
         return JSONResponse(body, status_code=200 if readiness.ready else 503)
 
-    @router.get("/metrics", response_model=None)
+    @router.get("/metrics", response_model=None, response_class=PlainTextResponse)
     async def read_metrics() -> Response:
         """Return the metrics in Prometheus's text form."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
@@ -59,7 +69,7 @@ def _status_routes(keeper: Keeper, metrics: MinerMetrics) -> APIRouter:
     return router
 
 
-def _model_routes(keeper: Keeper, metrics: MinerMetrics) -> APIRouter:
+def _model_routes(keeper: Keeper) -> APIRouter:
     router = APIRouter()
 
     def models() -> list[dict[str, object]]:
@@ -83,11 +93,5 @@ def _model_routes(keeper: Keeper, metrics: MinerMetrics) -> APIRouter:
             if model["id"] == name:
                 return model
         raise ApiError(404, f"the model {name[:200]!r} is not served", param="model", code="model_not_found")
-
-    @router.post("/v1/embeddings")
-    async def embeddings() -> None:
-        """Refuse, by name."""
-        metrics.ended(Endpoint.EMBEDDINGS, Outcome.INVALID, None)
-        raise ApiError(501, "embeddings are not supported by this version", code="unsupported_endpoint")
 
     return router

@@ -33,7 +33,7 @@ class Completions:
 
     def router(self) -> APIRouter:
         """Return the routes."""
-        router = APIRouter()
+        router = APIRouter(responses={200: {"content": {"text/event-stream": {}}}})
         router.add_api_route("/v1/chat/completions", self.chat, methods=["POST"], response_model=None)
         router.add_api_route("/v1/completions", self.completion, methods=["POST"], response_model=None)
         return router

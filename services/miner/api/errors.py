@@ -6,12 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from services.miner.metrics import MinerMetrics, Outcome
+
+_log = structlog.get_logger("miner.request")
 
 RETRY_SOON_SECONDS = 1
 RETRY_LOAD_SECONDS = 5
@@ -23,6 +27,28 @@ OUTCOMES = {
     501: Outcome.INVALID,
     503: Outcome.UNAVAILABLE,
     504: Outcome.TIMEOUT,
+}
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong, and with which field."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is none."""
+
+    error: ErrorDetail
+
+
+# For the OpenAPI document; without them the framework promises its own shape, with another status.
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorAnswer, "description": "The request, its key, or its timing is wrong."},
+    "5XX": {"model": ErrorAnswer, "description": "The miner cannot answer this now."},
 }
 
 
@@ -106,8 +132,11 @@ def install(app: FastAPI, metrics: MinerMetrics) -> None:
     app.add_exception_handler(Exception, _on_crash)
 
 
-async def _on_api_error(_request: Request, error: Exception) -> JSONResponse:
+async def _on_api_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ApiError)  # noqa: S101  (registered for this class alone)
+    # A flood of refusals must not become a flood of lines; the metrics count each.
+    log = _log.warning if error.status >= 500 else _log.debug  # noqa: PLR2004  (the miner's side of the statuses)
+    log("refused", path=request.url.path, status=error.status, reason=error.message[:200])
     return error.response()
 
 

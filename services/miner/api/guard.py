@@ -11,11 +11,13 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 
 from services.miner.api.errors import ApiError
 from services.miner.metrics import MinerMetrics
 from shared.api_keys import KeyRing
 
+MAX_HEADER_BYTES = 32 * 1024  # of one request, all together
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -34,17 +36,22 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        send = _with_request_id(send, headers.get("x-request-id"))
+        given = headers.get("x-request-id")
+        request_id = given if given and _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        send = _named(send, request_id)
         refusal = self._refusal(scope["path"], headers)
         if refusal is not None:
             self._metrics.refused(scope["path"], refusal.outcome)
             await refusal.response()(scope, receive, send)
             return
-        await self._app(scope, self._counted(receive), send)
+        with bound_contextvars(request_id=request_id):  # whatever is logged for this request names it
+            await self._app(scope, self._counted(receive), send)
 
     def _refusal(self, path: str, headers: Headers) -> ApiError | None:
         if (path == "/v1" or path.startswith("/v1/")) and not self._keys.authorises(headers.get("authorization")):
             return ApiError(401, "a valid API key is needed: Authorization: Bearer <key>", code="invalid_api_key")
+        if sum(len(name) + len(value) for name, value in headers.raw) > MAX_HEADER_BYTES:
+            return ApiError(431, f"the headers are larger than {MAX_HEADER_BYTES} bytes")
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._max_body_bytes:
             return self._too_large()
@@ -68,9 +75,7 @@ class Guard:
         return ApiError(413, f"the body is larger than {self._max_body_bytes} bytes")
 
 
-def _with_request_id(send: Send, given: str | None) -> Send:
-    request_id = given if given and _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
-
+def _named(send: Send, request_id: str) -> Send:
     async def named(message: Message) -> None:
         if message["type"] == "http.response.start":
             MutableHeaders(scope=message)["x-request-id"] = request_id

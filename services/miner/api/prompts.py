@@ -14,8 +14,8 @@ from functools import cache
 from typing import Any
 
 from services.miner.api.errors import invalid
-from services.miner.api.schema import ChatRequest, CompletionRequest
-from services.miner.model.vocabulary import Vocabulary
+from services.miner.api.schema import ChatRequest, CompletionRequest, EmbeddingRequest
+from services.miner.model.vocabulary import Tokeniser
 from services.miner.served import ServedModel
 
 ANSWER_SHARE = 4  # of the context, one part in so many is left for an answer whose length nobody named
@@ -80,12 +80,29 @@ def bare_prompt(served: ServedModel, request: CompletionRequest, most: int | Non
     tokens = [token for token in prompt if isinstance(token, int)]
     if len(tokens) != len(prompt):
         raise invalid("one prompt a request", "prompt", "unsupported_parameter")
+    return _last(_known(served, tokens, "prompt"), most, None)
+
+
+def texts_to_embed(served: ServedModel, request: EmbeddingRequest) -> list[list[int]]:
+    """Tokenise each text as a prompt; raises ApiError for one that is empty or holds foreign tokens."""
+    found = [
+        served.vocabulary.tokenise(text, add_special=True, parse_special=False)
+        if isinstance(text, str)
+        else _known(served, text, "input")
+        for text in request.texts
+    ]
+    if not all(found):
+        raise invalid(f"input: text {found.index([])} is empty", "input")
+    return found
+
+
+def _known(served: ServedModel, tokens: list[int], parameter: str) -> list[int]:
     if any(token >= served.vocabulary.size for token in tokens):
-        raise invalid(f"the vocabulary has {served.vocabulary.size} tokens", "prompt")
-    return _last(tokens, most, None)
+        raise invalid(f"the vocabulary has {served.vocabulary.size} tokens", parameter)
+    return tokens
 
 
-def _last(tokens: list[int], most: int | None, beginning: Vocabulary | None) -> Prompt:
+def _last(tokens: list[int], most: int | None, beginning: Tokeniser | None) -> Prompt:
     """Return the last `most` tokens; what the vocabulary put at the beginning stays there."""
     if most is None or len(tokens) <= most:
         return Prompt(tokens)

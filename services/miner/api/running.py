@@ -7,22 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
+import structlog
 from fastapi import Request
 
 from services.miner.api.admission import Accepted
 from services.miner.api.choices import Choice, interleaved
 from services.miner.api.errors import RETRY_SOON_SECONDS, ApiError, crashes_engine, invalid, unavailable
 from services.miner.engine.generation import EngineGoneError, Generation, RequestBlamedError
-from services.miner.engine.messages import FinishReason, Submit
+from services.miner.engine.messages import FinishReason, Output, Submit
 from services.miner.metrics import Endpoint, MinerMetrics, Outcome
 from services.miner.served import ServedModel
 
 LEFT_OUT_HEADER = "X-R3MES-Left-Out"  # messages of a conversation, or tokens of a bare prompt
 
 T = TypeVar("T")
+
+
+_log = structlog.get_logger("miner.request")
+
+
+def log_ended(endpoint: Endpoint, outcome: Outcome, seconds: float, usage: Mapping[str, object]) -> None:
+    """Write the one line of a request that reached the engine; its id is bound by `guard`."""
+    numbers = {name: usage[name] for name in ("prompt_tokens", "completion_tokens") if name in usage}
+    _log.info("ended", endpoint=endpoint, outcome=outcome, seconds=round(seconds, 3), **numbers)
 
 
 class ClientGoneError(Exception):
@@ -49,7 +60,7 @@ class Running:
         self._outcome = Outcome.CANCELLED
         self._ended = False
         self._parameter = None if first.constraint is None else first.constraint.parameter
-        self._generations = _open(served, submits)
+        self._generations = open_all(served, submits)
         metrics.accepted(len(first.prompt))
 
     @property
@@ -86,32 +97,47 @@ class Running:
         self._ended = True
         for generation in self._generations:
             generation.close()
-        self._metrics.ended(self._endpoint, self._outcome, time.monotonic() - self._generations[0].submitted_at)
+        seconds = time.monotonic() - self._generations[0].submitted_at
+        self._metrics.ended(self._endpoint, self._outcome, seconds)
+        log_ended(self._endpoint, self._outcome, seconds, self.usage)
 
     async def _within_time(self) -> AsyncIterator[Choice]:
         choices = interleaved(self._generations)
         while True:
             try:
-                async with asyncio.timeout_at(self._deadline):
-                    choice = await anext(choices)
+                with as_api_errors(self._seconds):
+                    async with asyncio.timeout_at(self._deadline):
+                        choice = await anext(choices)
             except StopAsyncIteration:
                 return
-            except TimeoutError as error:
-                message = f"no complete answer within {self._seconds:g} s"
-                raise ApiError(504, message, kind="server_error", code="timeout") from error
-            except RequestBlamedError as error:
-                raise crashes_engine(error.seconds) from error
-            except EngineGoneError as error:
-                raise unavailable(error.message, RETRY_SOON_SECONDS) from error
-            output = choice.output
-            if output.finish is FinishReason.ERROR:
-                if output.refused:
-                    raise invalid(output.error, self._parameter)
-                raise ApiError(500, output.error, kind="server_error")
+            refuse_failed(choice.output, self._parameter)
             yield choice
 
 
-def _open(served: ServedModel, submits: list[Submit]) -> list[Generation]:
+@contextmanager
+def as_api_errors(seconds: float) -> Iterator[None]:
+    """Raise what may end a wait for the engine, of at most so many seconds, as ApiError."""
+    try:
+        yield
+    except TimeoutError as error:
+        message = f"no complete answer within {seconds:g} s"
+        raise ApiError(504, message, kind="server_error", code="timeout") from error
+    except RequestBlamedError as error:
+        raise crashes_engine(error.seconds) from error
+    except EngineGoneError as error:
+        raise unavailable(error.message, RETRY_SOON_SECONDS) from error
+
+
+def refuse_failed(output: Output, parameter: str | None) -> None:
+    """Raise ApiError for an output that is an error; `parameter` is the field to blame where the request is."""
+    if output.finish is FinishReason.ERROR:
+        if output.refused:
+            raise invalid(output.error, parameter)
+        raise ApiError(500, output.error, kind="server_error")
+
+
+def open_all(served: ServedModel, submits: list[Submit]) -> list[Generation]:
+    """Submit all; the caller must close each. Raises ApiError when the engine is gone."""
     opened: list[Generation] = []
     try:
         for submit in submits:

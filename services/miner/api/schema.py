@@ -21,6 +21,7 @@ MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_MESSAGES = 4_096
 MAX_CHOICES = 128  # OpenAI's; `R3MES_MAX_SEQUENCES` is the other limit
+MAX_TEXTS = 2_048  # OpenAI's, of one request for embeddings
 MAX_CHAT_LOGPROBS = 20  # OpenAI's
 MAX_LOGPROBS = 5  # OpenAI's for /v1/completions
 COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
@@ -45,6 +46,7 @@ class GenerationRequest(SamplingFields, ConstraintFields):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
+    cache_prompt: bool | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
 
     @property
@@ -161,6 +163,34 @@ class ChatRequest(ToolFields, GenerationRequest):
     def wanted_tokens(self) -> int | None:
         """Most tokens of the answer, None for as many as fit."""
         return self.max_completion_tokens or self.max_tokens
+
+
+class EmbeddingRequest(Lenient):
+    """`POST /v1/embeddings`."""
+
+    model: Text
+    input: (
+        Text
+        | Annotated[list[TokenId], Field(min_length=1)]
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+        | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_TEXTS)]
+    )
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+
+    @property
+    def texts(self) -> list[str | list[int]]:
+        """The texts, each as a string or as token ids."""
+        if isinstance(self.input, str):
+            return [self.input]
+        texts: list[str | list[int]] = []
+        tokens: list[int] = []
+        for each in self.input:
+            if isinstance(each, int):
+                tokens.append(each)
+            else:
+                texts.append(each)
+        return [tokens] if tokens else texts
 
 
 class CompletionRequest(GenerationRequest):

@@ -19,24 +19,18 @@ from typing import NoReturn
 import structlog
 
 from services.miner.engine.abort import AbortSwitch
+from services.miner.engine.backends import open_backend
 from services.miner.engine.channel import EngineChannel
 from services.miner.engine.engine import Engine
 from services.miner.engine.flight import FlightRecorder, Work
-from services.miner.engine.llama_backend import LlamaBackend
-from services.miner.engine.messages import Cancel, Load, LoadFailed, Submit, ToEngine
-from services.miner.engine.scheduler import Limits
+from services.miner.engine.messages import Cancel, Load, Loaded, LoadFailed, Submit, ToEngine
+from services.miner.kernels import load_kernels
 from services.miner.llama_log import take_log
 from shared.errors import EngineError, ExitCode, IntegrityError, R3mesError
 from shared.log import configure_logging
 from shared.store.records import StatIdentity
 
 PR_SET_PDEATHSIG = 1
-
-# Computed tokens for which an unused prefix stays in the cache: there it costs all running sequences a little.
-HORIZON = 2_048
-GPU_HORIZON_FACTOR = 8
-STORING_HORIZON = 0  # there and back takes as long as computing one token in a thousand, so nothing waits in the cache
-GATHER_STEPS = 32
 
 _log = structlog.get_logger("miner.engine")
 
@@ -56,13 +50,14 @@ def main(arguments: list[str]) -> int:
     if not isinstance(load, Load):
         return ExitCode.FAILURE
     try:
+        load_kernels()
         engine, loaded = _load(load, switch)
     except R3mesError as error:
         channel.send(LoadFailed(error.message))
         return error.exit_code
     inbox: queue.SimpleQueue[ToEngine] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(channel, inbox, switch), name="channel", daemon=True).start()
-    channel.send(loaded.loaded())
+    channel.send(loaded)
     try:
         _run(engine, inbox, channel, switch)
     except EngineError as error:
@@ -72,25 +67,11 @@ def main(arguments: list[str]) -> int:
         return ExitCode.OK  # the API process is gone
 
 
-def _load(load: Load, switch: AbortSwitch) -> tuple[Engine, LlamaBackend]:
+def _load(load: Load, switch: AbortSwitch) -> tuple[Engine, Loaded]:
     if StatIdentity.of(os.fstat(load.descriptor)) != load.identity:
         raise IntegrityError("the file changed after it was checked")
-    backend = LlamaBackend(load, f"/proc/self/fd/{load.descriptor}")
-    backend.abort_while(switch.flag)
-    horizon = HORIZON * GPU_HORIZON_FACTOR if load.gpu_layers else HORIZON
-    limits = Limits(
-        sequences=load.sequences,
-        cells=backend.cells,
-        batch_tokens=load.batch_tokens,
-        prefill_tokens=load.prefill_tokens,
-        slots=backend.slots,
-        horizon=STORING_HORIZON if backend.stored else horizon,
-        stored=backend.stored,
-        sharing=backend.sharing,
-        apart=backend.on_processor,
-        gather_steps=GATHER_STEPS if backend.gathers else 0,
-    )
-    return Engine(backend, limits, switch), backend
+    backend, limits = open_backend(load, switch)
+    return Engine(backend, limits, switch), backend.loaded()
 
 
 def _run(engine: Engine, inbox: queue.SimpleQueue[ToEngine], channel: EngineChannel, switch: AbortSwitch) -> NoReturn:

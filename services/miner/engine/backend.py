@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Row
-from typing import Protocol
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from services.miner.engine.cache_moves import Move
 from services.miner.engine.logprobs import Ranking
@@ -11,6 +14,9 @@ from services.miner.engine.messages import Submit
 from services.miner.engine.scheduler import Slice
 from services.miner.grammar.matcher import Matcher
 from services.miner.grammar.wire import Constraint
+
+Pooling = Literal["mean", "last", "first"]
+Hidden = NDArray[np.float32]
 
 
 class NoRoomError(Exception):
@@ -45,8 +51,20 @@ class Backend(Protocol):
         """Tokens that the cache holds."""
         ...
 
+    @property
+    def pooling(self) -> Pooling:
+        """What the model was made for: which tokens' numbers, in the last layer, are the embedding of a text."""
+        ...
+
     def decode(self, slices: Row[Slice]) -> None:
-        """Compute all slices together, in order; raises NoRoomError, AbortedError, or EngineError (broken)."""
+        """Compute all slices together, in order; raises NoRoomError, AbortedError, or EngineError (broken).
+
+        Either all of their sequences embed, or none.
+        """
+        ...
+
+    def hidden(self, start: int, count: int) -> Hidden:
+        """Return the last layer's numbers of `count` rows of the last batch, which embedded: (count, width)."""
         ...
 
     def move(self, moves: Row[Move]) -> None:

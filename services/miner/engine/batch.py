@@ -36,14 +36,17 @@ class Batch:
             pointer_type = dict(llama.llama_batch._fields_)[name]  # ctypes has no public name for it
             setattr(self._batch, name, ctypes.cast(array.ctypes.data, pointer_type))
 
-    def fill(self, slices: Row[Slice]) -> ctypes.Structure:
-        """Lay the slices one after another and return the `llama_batch`, valid until the next `fill`."""
+    def fill(self, slices: Row[Slice], slot: int | None = None) -> ctypes.Structure:
+        """Lay the slices one after another and return the `llama_batch`, valid until the next `fill`.
+
+        With `slot`, all are of that one, whichever they hold.
+        """
         end = 0
         for part in slices:
             start, end = end, end + part.count
             self._token[start:end] = part.tokens
             self._position[start:end] = np.arange(part.start, part.start + part.count)
-            self._slot[start:end] = part.slot
+            self._slot[start:end] = part.slot if slot is None else slot
             self._output[start:end] = 0
             self._output[end - 1] = part.samples
         self._batch.n_tokens = end

@@ -96,6 +96,7 @@ class EngineClient:
     ) -> None:
         self.loaded = loaded
         self.crash: Crash | None = None
+        self.overtaken = False  # another engine says how full the miner is
         self.stranded: list[Generation] = []
         self.occupancy = Occupancy(cells=loaded.cells)
         self.gone = asyncio.Event()
@@ -167,6 +168,15 @@ class EngineClient:
         stranded, self.stranded = self.stranded, []
         return stranded
 
+    async def quiet(self) -> None:
+        """Wait until every request is answered, or no more answers come."""
+        waits = [asyncio.create_task(event.wait()) for event in (self.idle, self.gone)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
     async def stop(self) -> int:
         """End the process; open generations raise. Returns its exit code (negative: the signal)."""
         self._stopping = True
@@ -218,7 +228,8 @@ class EngineClient:
         self._watchdog.stepped()
         self._left, self._leaving = self._leaving, {}
         self.occupancy = step.occupancy
-        self._observer.occupied(step.occupancy)
+        if not self.overtaken:
+            self._observer.occupied(step.occupancy)
         now = time.monotonic()
         for request_id in step.started:
             generation = self._open.get(request_id)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from services.miner.engine.backend import AbortedError, Backend, NoRoomError, Sampler
 from services.miner.engine.detokeniser import TextStream
+from services.miner.engine.embedding import Embedding
 from services.miner.engine.flight import NoRecorder, Recorder, Work
 from services.miner.engine.logprobs import LogprobStream
 from services.miner.engine.messages import FinishReason, Occupancy, Output, Step, Submit
@@ -29,6 +30,12 @@ class _Request:
     logprobs: LogprobStream | None
 
 
+@dataclass(slots=True)
+class _Embedded:
+    sequence: Sequence
+    embedding: Embedding
+
+
 class Engine:
     """Runs all submitted requests together, one step at a time."""
 
@@ -37,6 +44,7 @@ class Engine:
         self._backend = backend
         self.scheduler = Scheduler(limits)
         self._requests: dict[str, _Request] = {}
+        self._embeddings: dict[str, _Embedded] = {}
         self._openings = Openings()
         self._refused: list[Output] = []
 
@@ -47,6 +55,9 @@ class Engine:
 
     def submit(self, message: Submit) -> None:
         """Queue a request, once its constraint is parsed; one that can never fit ends with an error in a later step."""
+        if message.embeds:
+            self._queue_text(message)
+            return
         if message.constraint is None:
             self._queue(message, None)
             return
@@ -56,7 +67,8 @@ class Engine:
             self._refuse(message, str(error), refused=True)
 
     def _queue(self, message: Submit, matcher: Matcher | None) -> None:
-        sequence = Sequence(message.request_id, list(message.prompt), len(message.prompt) + message.max_tokens)
+        limit = len(message.prompt) + message.max_tokens
+        sequence = Sequence(message.request_id, list(message.prompt), limit, reuses=message.reuses)
         try:
             self.scheduler.add(sequence)
         except ValueError as error:
@@ -74,6 +86,15 @@ class Engine:
             logprobs=None if message.logprobs is None else LogprobStream(text),
         )
 
+    def _queue_text(self, message: Submit) -> None:
+        sequence = Sequence(message.request_id, list(message.prompt), len(message.prompt), embeds=True)
+        try:
+            self.scheduler.add(sequence)
+        except ValueError as error:
+            self._refuse(message, str(error), refused=False)
+            return
+        self._embeddings[message.request_id] = _Embedded(sequence, Embedding(self._backend.pooling))
+
     def _refuse(self, message: Submit, reason: str, *, refused: bool) -> None:
         self._refused.append(Output(message.request_id, "", 0, FinishReason.ERROR, reason, refused))
 
@@ -82,6 +103,8 @@ class Engine:
         self._openings.cancel(request_id)
         if request_id in self._requests:
             self._forget(self._requests[request_id])
+        elif request_id in self._embeddings:
+            self.scheduler.remove(self._embeddings.pop(request_id).sequence)
 
     def step(self) -> Step:
         """Compute one step for all requests; raises EngineError when the model is broken."""
@@ -119,6 +142,8 @@ class Engine:
         except NoRoomError:
             return self._make_room()
         self.scheduler.executed(plan)
+        if plan.slices[0].sequence.embeds:
+            return self._embed(plan)
         sampled, row = [], -1
         for part in plan.slices:
             row += part.count
@@ -128,11 +153,24 @@ class Engine:
             request.sampler.begin(row)
         return [self._sample(request, row) for request, row in sampled]
 
+    def _embed(self, plan: Plan) -> list[Output]:
+        outputs, row = [], 0
+        for part in plan.slices:
+            embedded = self._embeddings[part.sequence.request_id]
+            embedded.embedding.add(part.start, self._backend.hidden(row, part.count))
+            row += part.count
+            if not part.sequence.pending:
+                self.cancel(part.sequence.request_id)
+                vector = embedded.embedding.vector()
+                outputs.append(Output(part.sequence.request_id, "", 0, FinishReason.STOP, embedding=vector))
+        return outputs
+
     def _make_room(self) -> list[Output]:
         if self.scheduler.overflowed():
             return []
-        alone = self._requests[self.scheduler.running[0].request_id]
-        return [self._end(alone, "", FinishReason.ERROR, tokens=0, error="the cache has no room for this request")]
+        alone = self.scheduler.running[0].request_id
+        self.cancel(alone)
+        return [Output(alone, "", 0, FinishReason.ERROR, "the cache has no room for this request")]
 
     def _sample(self, request: _Request, row: int) -> Output:
         self._recorder.working(Work.SAMPLING, (request.sequence.request_id,))

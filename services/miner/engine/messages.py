@@ -15,6 +15,9 @@ from pydantic import Field, TypeAdapter
 from services.miner.grammar.wire import Constraint
 from shared.store.records import StatIdentity
 
+EngineKind = Literal["llama", "torch"]
+FloatType = Literal["float32", "bfloat16"]
+
 
 class FinishReason(StrEnum):
     """Why a sequence ended, in OpenAI's words."""
@@ -54,7 +57,8 @@ class Load:
 
     `cells` are the tokens that the unified cache holds for all sequences together, `stored` those of prefixes that may
     lie in memory beside it. `flash_attention` is -1 (auto), 0 or
-    1; `type_k` and `type_v` are ggml type numbers; `tensor_split` is empty for an even split.
+    1; `type_k` and `type_v` are ggml type numbers; `tensor_split` is empty for an even split. With `engine` torch these
+    three mean nothing, and weights are unpacked to `float_type`.
     """
 
     descriptor: int
@@ -71,6 +75,8 @@ class Load:
     split_mode: int
     tensor_split: tuple[float, ...] = ()
     stored: int = 0
+    engine: EngineKind = "llama"
+    float_type: FloatType = "float32"
     kind: Literal["load"] = "load"
 
 
@@ -79,7 +85,9 @@ class Submit:
     """Generate up to `max_tokens` after `prompt` (token ids, not empty) until the end token or one of `stop`.
 
     With a `constraint` nothing but what it matches is generated, and the end token ends in any case. `logprobs` asks
-    for the log probability of each token and of that many likeliest ones beside it.
+    for the log probability of each token and of that many likeliest ones beside it. With `embeds` nothing is generated
+    (`max_tokens` is 0): the one output has the prompt's embedding. Without `reuses` nothing of the prompt is taken from
+    the cache.
     """
 
     request_id: str
@@ -90,6 +98,8 @@ class Submit:
     ignore_end: bool = False
     constraint: Constraint | None = None
     logprobs: int | None = None
+    embeds: bool = False
+    reuses: bool = True
     kind: Literal["submit"] = "submit"
 
 
@@ -145,7 +155,8 @@ class Output:
     """What one step added to one request: showable text, sampled tokens, and how it ended if it did.
 
     `logprobs` are of the tokens whose text is shown by now. An error that the request is to blame for is `refused`.
-    `reused` comes with the first token: how many tokens of the prompt were in the cache already.
+    `reused` comes with the first token: how many tokens of the prompt were in the cache already. `embedding` has
+    length 1.
     """
 
     request_id: str
@@ -156,6 +167,7 @@ class Output:
     refused: bool = False
     logprobs: tuple[TokenLogprobs, ...] = ()
     reused: int = 0
+    embedding: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

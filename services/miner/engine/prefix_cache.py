@@ -184,7 +184,8 @@ class PrefixCache:
 
     def _match(self, sequence: Sequence) -> Match:
         """Without its last token, which has to be computed for its logits."""
-        return match(self._root, sequence.tokens, len(sequence.tokens) - 1 if self._sharing else 0)
+        shared = self._sharing and sequence.reuses and not sequence.embeds
+        return match(self._root, sequence.tokens, len(sequence.tokens) - 1 if shared else 0)
 
     def _share(self, node: Node, sequence: Sequence) -> None:
         """Let the sequence's slot hold everything down to `node`, of which all is computed."""

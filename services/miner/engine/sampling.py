@@ -14,15 +14,57 @@ import ctypes
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from llama_cpp import llama_cpp
+from numpy.typing import NDArray
 
 from services.miner.engine.messages import Sampling, Submit
+from services.miner.grammar.candidates import Candidates
 
 # The package's annotations describe neither its pointers nor its enums; its functions are checked by the tests.
 llama: Any = llama_cpp
 
 RANDOM_SEED = 0xFFFFFFFF  # llama.cpp reads this one as "choose a seed"
 SURPRISE_TOKENS = 100  # tokens from which mirostat 1 estimates the distribution, as in llama.cpp's own tools
+
+
+class Rows:
+    """Where the logits of the last batch's rows are: copied out, or in the context, there perhaps at another index."""
+
+    def __init__(self, vocabulary_size: int) -> None:
+        self.copied: dict[int, NDArray[np.float32]] = {}
+        self.index: dict[int, int] = {}
+        self.tokens = np.arange(vocabulary_size, dtype=np.int32)
+        self.candidates = Candidates(vocabulary_size)
+
+    def clear(self) -> None:
+        """Begin a batch."""
+        self.copied.clear()
+        self.index.clear()
+
+
+class RowSampler:
+    """Draws with a chain from any row, wherever its logits are."""
+
+    def __init__(self, chain: SamplerChain, rows: Rows) -> None:
+        self._chain = chain
+        self._rows = rows
+
+    def begin(self, index: int) -> None:
+        """Nothing runs beside others here: sampling is a hundredth of a step."""
+
+    def sample(self, index: int) -> int:
+        """Return the token drawn from the `index`-th row of the last batch."""
+        logits = self._rows.copied.get(index)
+        if logits is None:
+            return self._chain.sample(self._rows.index.get(index, index))
+        token = self._chain.choose(self._rows.candidates.fill(self._rows.tokens, logits))
+        self._chain.remember(token)
+        return token
+
+    def close(self) -> None:
+        """Free the chain."""
+        self._chain.close()
 
 
 class SamplerChain:
@@ -36,11 +78,8 @@ class SamplerChain:
         for link in _links(request, vocabulary_size):
             llama.llama_sampler_chain_add(self._chain, link)
 
-    def begin(self, index: int) -> None:
-        """Nothing runs beside others here: sampling is a hundredth of a step."""
-
     def sample(self, index: int) -> int:
-        """Return the token drawn from the `index`-th row of the last batch."""
+        """Return the token drawn from the `index`-th row of the context's last batch."""
         return int(llama.llama_sampler_sample(self._chain, self._context, index))
 
     def choose(self, candidates: ctypes.Structure) -> int:

@@ -5,6 +5,7 @@ Invariants, whatever is added, removed or preempted at whatever step:
 - a step decodes one token of every sequence that is past its prompt, before any prompt gets a share; where the two are
   `apart`, every other step does so, and the one between is the prompts';
 - prompts take turns of at most `quantum` tokens, beginning after the one that was served last, so none stalls another;
+- what is embedded has steps of its own, at most every other one while anything else can run;
 - the oldest running sequence is never preempted, so every sequence ends.
 
 One step: `schedule()` → the caller does `plan.moves` to the cache and decodes `plan.slices` → `executed(plan)` → the
@@ -26,6 +27,7 @@ from services.miner.engine.sequence import Sequence
 
 LOOK_AHEAD = 8  # waiting sequences that may be tried when the first does not fit
 MAX_BYPASSES = 16  # later arrivals that may pass one waiting sequence before it is the only candidate
+EMBED_TOKENS = 64  # a step; llama.cpp computes, and keeps, the logits of each
 HEADROOM = 32  # cells kept for what an admitted sequence generates soon, so that it is not preempted at once
 
 
@@ -36,7 +38,7 @@ class Limits:
     `slots` (0: as many as sequences) are those that run and those that keep a prefix, for `horizon` computed tokens;
     after that, memory keeps up to `stored` tokens. Without `sharing` every sequence computes all of its tokens.
     `apart`: where answers and prompts wait, they have every other step each, instead of one together. `gather_steps`:
-    how often what lies mixed in the cache is moved together (0: never).
+    how often what lies mixed in the cache is moved together (0: never). `embed_tokens` a step are embedded.
     """
 
     sequences: int
@@ -50,6 +52,7 @@ class Limits:
     sharing: bool = True
     apart: bool = False
     gather_steps: int = 0
+    embed_tokens: int = EMBED_TOKENS
 
     def __post_init__(self) -> None:
         if not 0 < self.sequences <= self.batch_tokens or self.cells < 1 or min(self.prefill_tokens, self.quantum) < 1:
@@ -106,7 +109,7 @@ class Scheduler:
         self._admissions = 0
         self._ceiling = limits.cells  # lower after an overflow, until a sequence ends
         self._defragmenter = Defragmenter(limits.gather_steps)
-        self._decoded_last = False
+        self._decoded_last = self._embedded_last = False
         self._last_served = 0  # `order` of the prompt that had the last turn
 
     @property
@@ -165,24 +168,35 @@ class Scheduler:
         while self.cells_used > self._ceiling and self.preempt_newest():
             preempted = True
         started = () if preempted else self._admit()
-        able = {each: self.cache.ready(each) for each in self.running if each.pending > 1}
-        decoding = [Slice(sequence, sequence.computed, 1) for sequence in self.running if sequence.pending == 1]
-        prompts = self._prompt_slices(able, self._prefill_budget(len(decoding), able))
-        if self.limits.apart and decoding and prompts:
-            (decoding if self._decoded_last else prompts).clear()
-        slices = (*decoding, *prompts)
+        slices = self._slices()
         self.cache.expire()
         self.cache.make_room(sum(part.count for part in slices))
-        gathered = self._defragmenter.gather(self.running, prompts=bool(prompts))
+        gathered = self._defragmenter.gather(self.running, prompts=any(part.count > 1 for part in slices))
         return Plan(slices, started, (*self.cache.take_moves(), *gathered))
+
+    def _slices(self) -> tuple[Slice, ...]:
+        able = {each: self.cache.ready(each) for each in self.running if each.pending > 1 or each.embeds}
+        embeds = {each: count for each, count in able.items() if each.embeds}
+        # To be looked at again: what others computed may have left one only its last token.
+        prompts = {each: count for each, count in able.items() if each.pending > 1 and not each.embeds}
+        embedding = self._prompt_slices(embeds, self.limits.embed_tokens)
+        if embedding and not self._embedded_last:
+            return tuple(embedding)
+        decoding = [Slice(each, each.computed, 1) for each in self.running if each.pending == 1 and not each.embeds]
+        prefill = self._prompt_slices(prompts, self._prefill_budget(len(decoding), prompts))
+        if self.limits.apart and decoding and prefill:
+            (decoding if self._decoded_last else prefill).clear()
+        return (*decoding, *prefill) or tuple(embedding)
 
     def executed(self, plan: Plan) -> None:
         """Note that the cache now holds what `plan` computed."""
-        decoded = sum(1 for part in plan.slices if part.sequence.pending == 1)
-        self._decoded_last = decoded > 0
-        self._defragmenter.note(decoded)
+        self._embedded_last = any(part.sequence.embeds for part in plan.slices)
+        if not self._embedded_last:
+            decoded = sum(1 for part in plan.slices if part.sequence.pending == 1)
+            self._decoded_last = decoded > 0
+            self._defragmenter.note(decoded)
         for part in plan.slices:
-            if part.sequence.pending > 1:
+            if part.sequence.pending > 1 or part.sequence.embeds:
                 self._last_served = part.sequence.order
             self.cache.note_computed(part.sequence, part.count)
             if part.count > 1 or len(plan.slices) == 1:
@@ -232,7 +246,7 @@ class Scheduler:
 
     def _prompt_slices(self, able: Mapping[Sequence, int], budget: int) -> list[Slice]:
         """Divide `budget` tokens among the prompts in turns; `able`: what each may compute now."""
-        prompts = [sequence for sequence in able if sequence.pending > 1 and able[sequence]]
+        prompts = [sequence for sequence in able if able[sequence]]
         later = [sequence for sequence in prompts if sequence.order > self._last_served]
         turns = deque(later + prompts[: len(prompts) - len(later)])
         shares: dict[Sequence, int] = {}

@@ -14,13 +14,16 @@ class Sequence:
     `tokens` is the prompt followed by the generated tokens; the first `computed` of them are in the cache under `slot`.
     The last token of a running sequence is always still to be computed: its logits give the next one. `leaf` is where
     its path through the prefix tree ends. A preempted sequence goes back to `computed` 0 without a slot, and loses
-    nothing else. `reused` counts prompt tokens that others had computed; from position `in_rows` on its cells may lie
-    mixed with those of others.
+    nothing else. One that `embeds` ends with its prompt, of which every token is computed for it, as the last layer's
+    numbers of all are wanted. `reused` counts prompt tokens that others had computed; from position `in_rows` on its
+    cells may lie mixed with those of others.
     """
 
     request_id: str
     tokens: list[int]
     limit: int
+    embeds: bool = False
+    reuses: bool = True  # what others have computed
     prompt_length: int = field(init=False)
     slot: int | None = None
     leaf: Node | None = None
@@ -35,7 +38,7 @@ class Sequence:
 
     @property
     def pending(self) -> int:
-        """Tokens that its slot does not hold yet: 1 while decoding, more during prefill."""
+        """Tokens that its slot does not hold yet: 1 while decoding, more during prefill, 0 once all is embedded."""
         return len(self.tokens) - self.computed
 
     @property

@@ -19,8 +19,12 @@ CHATML = (
 )
 
 
+class ChatTemplateError(EngineError):
+    """The model's chat template does not compile, whichever engine loads the model."""
+
+
 class ChatTemplate:
-    """A compiled template; ChatML where the file has none. Raises EngineError when it does not compile."""
+    """A compiled template; ChatML where the file has none. Raises ChatTemplateError when it does not compile."""
 
     def __init__(self, source: str | None, *, bos: str, eos: str) -> None:
         environment = ImmutableSandboxedEnvironment(
@@ -35,7 +39,7 @@ class ChatTemplate:
             # Whoever reads `tools` can tell the model of them.
             self.takes_tools = "tools" in meta.find_undeclared_variables(environment.parse(source or CHATML))
         except jinja2.TemplateError as error:
-            raise EngineError(f"the model's chat template does not compile: {error}") from error
+            raise ChatTemplateError(f"the model's chat template does not compile: {error}") from error
 
     def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         """Return the prompt for `messages` (role, content, calls), up to where the answer begins.

@@ -11,6 +11,8 @@ The whole check runs before every load. It writes nothing. The caller owns the d
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import os
 import threading
@@ -19,7 +21,7 @@ from typing import Literal
 
 from services.miner.model.find import identity_by_name
 from services.miner.model.gguf import Structure, read_structure
-from shared.errors import IntegrityError, NotReadyError
+from shared.errors import IntegrityError, NotReadyError, R3mesError
 from shared.genesis import ModelPin
 from shared.store.layout import StoreLayout
 from shared.store.records import StatIdentity
@@ -64,6 +66,18 @@ def check(layout: StoreLayout, pin: ModelPin, rehash: Rehash, stop: threading.Ev
         return CheckedModel(pin, descriptor, identity, read_structure(descriptor), rehashed=not trusted)
     except BaseException:
         os.close(descriptor)
+        raise
+
+
+async def check_aside(layout: StoreLayout, pin: ModelPin, rehash: Rehash, stop: threading.Event) -> CheckedModel:
+    """Do the same in a thread; who cancels it sets `stop` for good, and loses no descriptor."""
+    task = asyncio.create_task(asyncio.to_thread(check, layout, pin, rehash, stop), name="check")
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop.set()
+        with contextlib.suppress(R3mesError):
+            (await task).close()
         raise
 
 

@@ -40,7 +40,8 @@ class Structure:
     """What the header says. `metadata` holds numbers, short arrays of numbers and strings; long ones are None.
 
     `words` is the size of the vocabulary, `block_bytes` the weights of each layer, `output_bytes` those of the last
-    matrix, which makes the logits; 0 and empty where the file has none.
+    matrix, which makes the logits; 0 and empty where the file has none. `weights` counts all numbers of all tensors,
+    `largest` those of the largest one.
     """
 
     metadata: dict[str, Value]
@@ -48,6 +49,8 @@ class Structure:
     words: int = 0
     block_bytes: tuple[int, ...] = ()
     output_bytes: int = 0
+    weights: int = 0
+    largest: int = 0
 
     @property
     def architecture(self) -> str:
@@ -98,6 +101,7 @@ class _Walk:
         self._words = 0
         self._blocks: dict[int, int] = {}
         self._ends: dict[str, int] = {}
+        self._weights = self._largest = 0
 
     def structure(self) -> Structure:
         if self._take(4, "magic") != MAGIC:
@@ -121,7 +125,7 @@ class _Walk:
         self._tensors(tensors, _alignment(metadata))
         blocks = tuple(self._blocks[index] for index in sorted(self._blocks))
         output = self._ends.get("output.weight", self._ends.get("token_embd.weight", 0))  # one matrix may be both ends
-        return Structure(metadata, tensors, self._words, blocks, output)
+        return Structure(metadata, tensors, self._words, blocks, output, self._weights, self._largest)
 
     def _value(self, key: str) -> Value:
         kind = self._number("<I", key)
@@ -193,6 +197,8 @@ class _Walk:
             elements *= extent
         if (shape[0] if shape else 1) % block or elements // block * width > self._size:
             raise self._wrong(name, f"shape {shape} does not fit its type or the file")
+        self._weights += elements
+        self._largest = max(self._largest, elements)
         return elements // block * width
 
     def _count(self, place: str, limit: int) -> int:

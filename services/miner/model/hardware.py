@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from services.miner.engine.aside import ASIDE_BATCH, ASIDE_CELLS
+from services.miner.engine.messages import EngineKind, FloatType
 from services.miner.engine.prefix_cache import slot_count
+from services.miner.engine.scheduler import EMBED_TOKENS
 from services.miner.model.gguf import Structure
 from services.miner.model.gguf_types import CACHE_TYPES
 from services.miner.model.memory import Needs, head_widths, needs
@@ -18,6 +21,7 @@ from services.miner.model.split import fitting_layers
 from services.miner.settings import MinerSettings
 from shared.errors import ConfigurationError
 
+HOW_TO_TORCH = "use the image miner-torch, or install the extra: make install-torch"
 ALL_LAYERS = -1
 CELLS_A_SEQUENCE = 1_024  # of the automatic context, so that all sequences can run at once
 MAX_AUTO_SEQUENCE = 32_768  # a longer context than this only on request: most of its memory would lie idle
@@ -33,7 +37,8 @@ PROCESSOR_BATCH, GPU_BATCH = 512, 1_024  # tokens a step: bounds how long others
 class Decision:
     """What the engine is told. `gpu_layers` -1 is all; `cells` is the context that all sequences share.
 
-    `stored_tokens` of prefixes may lie in memory beside it.
+    `stored_tokens` of prefixes may lie in memory beside it. `float_type` is what PyTorch unpacks weights to.
+    `host_bytes` and `gpu_bytes` are the most that it takes, rather too high; of a model on both, each may be all of it.
     """
 
     gpu_layers: int
@@ -44,6 +49,10 @@ class Decision:
     prefill_tokens: int
     stored_tokens: int
     why: tuple[str, ...]
+    engine: EngineKind = "llama"
+    float_type: FloatType = "float32"
+    host_bytes: int = 0
+    gpu_bytes: int = 0
 
     @property
     def offloads(self) -> bool:
@@ -52,8 +61,12 @@ class Decision:
 
 
 def require_possible(settings: MinerSettings, machine: Machine) -> None:
-    """Raise ConfigurationError when layers on a GPU were asked for and nothing here can run them."""
-    if settings.n_gpu_layers in ("auto", 0) or machine.offload_supported:
+    """Raise ConfigurationError for an engine that is not installed, or layers on a GPU that nothing here can run."""
+    if settings.engine == "torch" and machine.torch_lacks:
+        raise ConfigurationError(
+            f"R3MES_ENGINE: found torch, but {', '.join(machine.torch_lacks)} is not installed", next_step=HOW_TO_TORCH
+        )
+    if settings.engine == "torch" or settings.n_gpu_layers in ("auto", 0) or machine.offload_supported:
         return
     raise ConfigurationError(
         f"R3MES_N_GPU_LAYERS: found {settings.n_gpu_layers}, but this build of llama.cpp can use no GPU here",
@@ -80,18 +93,19 @@ def decide(settings: MinerSettings, structure: Structure, weight_bytes: int, mac
     require_possible(settings, machine)
     require_even_blocks(settings, structure)
     why: list[str] = []
-    threads = _threads(settings, machine, why)
+    threads = choose_threads(settings, machine, why)
     offload = machine.offload_supported and settings.n_gpu_layers != 0
     gpus = _used_gpus(settings, machine) if offload else ()
     batch = GPU_BATCH if offload else PROCESSOR_BATCH
-    need = needs(settings, structure, batch, slot_count(settings.max_sequences) + 1)  # one to pack prefixes with
-    fixed = need.step + need.logits
+    outputs = max(slot_count(settings.max_sequences) + 1, EMBED_TOKENS)  # one slot to pack prefixes with
+    need = needs(settings, structure, batch, outputs)
+    fixed = need.step + need.logits + (0 if offload else _aside(settings, structure, need, batch))
     rooms = [gpu.free_bytes - GPU_RESERVE_BYTES - fixed for gpu in gpus]
     room = sum(max(each, 0) for each in rooms) if gpus else machine.memory_bytes - fixed
     beside = weight_bytes + settings.max_sequences * need.state
     if gpus and beside > room:  # some layers stay on the processor, and their part of the cache with them
         room += machine.memory_bytes
-    cells, sequence_tokens = _context(settings, structure, need, room - beside, why)
+    cells, sequence_tokens = choose_context(settings, structure, need, room - beside, why)
     loads = _layer_loads(structure, weight_bytes, cells * need.cell + settings.max_sequences * need.state)
     rooms = [each - cells * need.step_cell for each in rooms]
     layers = _layers(settings, loads, rooms, _shares(settings, gpus), machine, why)
@@ -100,7 +114,40 @@ def decide(settings: MinerSettings, structure: Structure, weight_bytes: int, mac
     left = machine.memory_bytes - fixed - beside - cells * (need.cell + need.step_cell)
     shares = not need.state and not structure.number("attention.sliding_window")
     stored = _stored(settings, need, left, why) if shares and not layers else 0
-    return Decision(layers, cells, sequence_tokens, threads, batch, max(batch // 4, 1), stored, tuple(why))
+    size = int(fixed + beside + cells * (need.cell + need.step_cell))
+    return Decision(
+        gpu_layers=layers,
+        cells=cells,
+        sequence_tokens=sequence_tokens,
+        threads=threads,
+        batch_tokens=batch,
+        prefill_tokens=max(batch // 4, 1),
+        stored_tokens=stored,
+        why=tuple(why),
+        host_bytes=0 if layers == ALL_LAYERS else size + int(stored * need.cell),
+        gpu_bytes=size if layers else 0,
+    )
+
+
+def no_room_beside(decision: Decision, served_bytes: int, now: Machine) -> str:
+    """Return why a model cannot be loaded beside one that stays, empty where it can.
+
+    `now` is the machine with that one loaded; its weights of `served_bytes`, read from a file, count there as free.
+    """
+    free = now.memory_bytes - served_bytes
+    if decision.host_bytes > free:
+        return f"{decision.host_bytes >> 20} MiB wanted in memory, {max(free, 0) >> 20} MiB free beside it"
+    free = sum(max(gpu.free_bytes - GPU_RESERVE_BYTES, 0) for gpu in now.gpus)
+    if decision.gpu_bytes > free:
+        return f"{decision.gpu_bytes >> 20} MiB wanted on GPUs, {free >> 20} MiB free beside it"
+    return ""
+
+
+def _aside(settings: MinerSettings, structure: Structure, need: Needs, batch: int) -> int:
+    """Return what the small context for prompts takes, which there is for attention alone, and for flash attention."""
+    if need.state or structure.number("attention.sliding_window") or settings.flash_attention == "off":
+        return 0
+    return int(ASIDE_CELLS * need.cell) + need.step * ASIDE_BATCH // batch
 
 
 def _used_gpus(settings: MinerSettings, machine: Machine) -> tuple[Gpu, ...]:
@@ -132,7 +179,8 @@ def _layer_loads(structure: Structure, weight_bytes: int, cache_bytes: float) ->
     return [*(block + cache_bytes / layers for block in blocks), output]
 
 
-def _threads(settings: MinerSettings, machine: Machine, why: list[str]) -> int:
+def choose_threads(settings: MinerSettings, machine: Machine, why: list[str]) -> int:
+    """Return how many threads compute, and say why."""
     if settings.threads != "auto":
         why.append(f"{settings.threads} threads as set")
         return settings.threads
@@ -142,7 +190,10 @@ def _threads(settings: MinerSettings, machine: Machine, why: list[str]) -> int:
     return limit
 
 
-def _context(settings: MinerSettings, structure: Structure, need: Needs, room: int, why: list[str]) -> tuple[int, int]:
+def choose_context(
+    settings: MinerSettings, structure: Structure, need: Needs, room: int, why: list[str]
+) -> tuple[int, int]:
+    """Return the cells of the cache for `room` bytes, and the most tokens of one sequence; say why."""
     trained = structure.number("context_length")
     if settings.n_ctx != "auto":
         why.append(f"{settings.n_ctx} cells as set")

@@ -20,7 +20,7 @@ MASK_BYTES = 6  # of the attention mask, for each token of a step and each cell:
 class Needs:
     """`cell`: keys and values of one token. `step_cell`: what a step takes for each cell of the cache.
 
-    `state`: of one sequence, whatever its length. `step`: activations of one step. `logits`: a row for each slot.
+    `state`: of one sequence, whatever its length. `step`: activations of one step. `logits`: a row for each output.
     """
 
     cell: float
@@ -30,8 +30,8 @@ class Needs:
     logits: int
 
 
-def needs(settings: MinerSettings, structure: Structure, batch_tokens: int, slots: int) -> Needs:
-    """Estimate for steps of `batch_tokens` and a cache of `slots`."""
+def needs(settings: MinerSettings, structure: Structure, batch_tokens: int, outputs: int) -> Needs:
+    """Estimate for steps of `batch_tokens`, of which at most so many are `outputs`."""
     heads = max(structure.numbers("attention.head_count"), default=0)
     masks = MASK_BYTES * (2 if structure.number("attention.sliding_window") else 1)
     scores = heads * FLOAT if settings.flash_attention == "off" else 0  # flash attention never writes them down
@@ -40,7 +40,7 @@ def needs(settings: MinerSettings, structure: Structure, batch_tokens: int, slot
         step_cell=batch_tokens * (masks + scores),
         state=_state(structure),
         step=batch_tokens * _activations(structure),
-        logits=slots * structure.words * FLOAT,
+        logits=outputs * structure.words * FLOAT,
     )
 
 
@@ -52,11 +52,19 @@ def head_widths(structure: Structure) -> tuple[int, int]:
     return width if keys is None else keys, width if values is None else values
 
 
+def cell_numbers(structure: Structure) -> int:
+    """Return how many numbers the keys and values of one token are, over all layers."""
+    return sum(_cache_heads(structure)) * sum(head_widths(structure))
+
+
+def _cache_heads(structure: Structure) -> tuple[int, ...]:
+    return structure.numbers("attention.head_count_kv") or structure.numbers("attention.head_count")
+
+
 def _cell(settings: MinerSettings, structure: Structure) -> float:
-    heads = structure.numbers("attention.head_count_kv") or structure.numbers("attention.head_count")
     keys, values = head_widths(structure)
     bytes_k, bytes_v = CACHE_TYPES[settings.kv_type_k][1], CACHE_TYPES[settings.kv_type_v][1]
-    return sum(heads) * (keys * bytes_k + values * bytes_v)
+    return sum(_cache_heads(structure)) * (keys * bytes_k + values * bytes_v)
 
 
 def _state(structure: Structure) -> int:

@@ -6,12 +6,15 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pynvml
 from llama_cpp import llama_cpp
 
+TORCH_PACKAGES = ("torch", "transformers", "gguf", "accelerate")  # of the extra `torch`
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+PROCESS_CGROUPS = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,8 @@ class Gpu:
 class Machine:
     """Processors that this process may use, memory that it may still take (bytes), GPUs, and llama.cpp's abilities.
 
-    `quota` is the cgroup's processor quota in whole and part processors, None without one.
+    `quota` is the cgroup's processor quota in whole and part processors, None without one. `torch_lacks` are the
+    packages of the PyTorch fallback that are not installed.
     """
 
     processors: int
@@ -36,6 +40,7 @@ class Machine:
     memory_bytes: int
     gpus: tuple[Gpu, ...]
     offload_supported: bool
+    torch_lacks: tuple[str, ...] = ()
 
 
 def probe_machine() -> Machine:
@@ -46,6 +51,7 @@ def probe_machine() -> Machine:
         memory_bytes=_available_memory(),
         gpus=visible_gpus(tuple(find_gpus()), os.environ.get("CUDA_VISIBLE_DEVICES")),
         offload_supported=bool(llama_cpp.llama_supports_gpu_offload()),
+        torch_lacks=tuple(name for name in TORCH_PACKAGES if find_spec(name) is None),
     )
 
 
@@ -93,10 +99,10 @@ def _text(value: str | bytes) -> str:
 def _available_memory() -> int:
     match = re.search(r"^MemAvailable:\s+(\d+) kB$", _read(Path("/proc/meminfo")), re.MULTILINE)
     available = int(match[1]) * 1024 if match else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for directory in _cgroups():
-        limit, used = _read(directory / "memory.max"), _read(directory / "memory.current")
+    for directory, version in _cgroups("memory"):
+        limit, used = (_read(directory / name) for name in version.memory)
         if limit.isdigit() and used.isdigit():
-            reclaimable = re.search(r"^inactive_file (\d+)$", _read(directory / "memory.stat"), re.MULTILINE)
+            reclaimable = re.search(version.reclaimable, _read(directory / "memory.stat"), re.MULTILINE)
             room = int(limit) - int(used) + (int(reclaimable[1]) if reclaimable else 0)
             available = min(available, max(room, 0))
     return available
@@ -104,20 +110,42 @@ def _available_memory() -> int:
 
 def _processor_quota() -> float | None:
     quotas = []
-    for directory in _cgroups():
-        quota, _, period = _read(directory / "cpu.max").partition(" ")
-        if quota.isdigit() and period.isdigit():
+    for directory, version in _cgroups("cpu"):
+        quota, _, period = " ".join(_read(directory / name) for name in version.processor).partition(" ")
+        if quota.isdigit() and period.isdigit():  # without a quota: `max`, or -1
             quotas.append(int(quota) / int(period))
     return min(quotas, default=None)
 
 
-def _cgroups() -> Iterator[Path]:
-    """Yield this process's cgroup (version 2) and its parents; in a container that is the root alone."""
-    match = re.search(r"^0::/(.*)$", _read(Path("/proc/self/cgroup")), re.MULTILINE)
-    directory = CGROUP_ROOT / (match[1] if match else "")
-    while directory.is_relative_to(CGROUP_ROOT):
-        yield directory
-        directory = directory.parent
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """Where one version of cgroups keeps a limit and what is used, a quota and its period, and what it calls them."""
+
+    memory: tuple[str, str]
+    reclaimable: str
+    processor: tuple[str, ...]
+
+
+_UNIFIED = _Version(("memory.max", "memory.current"), r"^inactive_file (\d+)$", ("cpu.max",))
+_FIRST = _Version(
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    r"^total_inactive_file (\d+)$",
+    ("cpu.cfs_quota_us", "cpu.cfs_period_us"),
+)
+
+
+def _cgroups(controller: str) -> Iterator[tuple[Path, _Version]]:
+    """Yield this process's cgroup and its parents, of both versions; in a container that may be the root alone."""
+    own = _read(PROCESS_CGROUPS)
+    for pattern, root, version in (
+        (r"^0::/(.*)$", CGROUP_ROOT, _UNIFIED),
+        (rf"^\d+:(?:\S+,)?{controller}(?:,\S+)?:/(.*)$", CGROUP_ROOT / controller, _FIRST),
+    ):
+        match = re.search(pattern, own, re.MULTILINE)
+        directory = root / (match[1] if match else "")
+        while directory.is_relative_to(root):
+            yield directory, version
+            directory = directory.parent
 
 
 def _read(path: Path) -> str:

@@ -1,13 +1,15 @@
 """The API process's own vocabulary: a vocab-only load of the checked file, to tokenise without asking the engine.
 
 It knows no training length and no memory type; those come from the engine process. Calls may come from any thread.
+A file that llama.cpp refuses altogether has its vocabulary read by `transformers`, where PyTorch serves it.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import threading
-from typing import Any
+from typing import Any, Protocol
 
 from llama_cpp import llama_cpp
 
@@ -18,6 +20,43 @@ llama: Any = llama_cpp
 
 NO_TOKEN = -1  # LLAMA_TOKEN_NULL
 PIECE_BYTES = 256  # longer than any token of a known vocabulary; a longer one is asked for again
+
+
+class Tokeniser(Protocol):
+    """A vocabulary, whoever reads it. `bos` and `eos` are the texts of these tokens, empty where there are none."""
+
+    size: int
+    adds_bos: bool
+    bos: str
+    eos: str
+
+    def tokenise(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Return the token ids of `text`; raises NotReadyError after `close`."""
+        ...
+
+    def piece(self, token: int, *, special: bool) -> bytes:
+        """Return the bytes of a token; control tokens have some only when they are `special`."""
+        ...
+
+    def ends(self, token: int) -> bool:
+        """Tell whether a token ends the answer."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+def open_vocabulary(descriptor: int, *, torch: bool) -> Tokeniser:
+    """Return the vocabulary as llama.cpp reads it, or with `torch` as `transformers` does; raises EngineError."""
+    try:
+        return Vocabulary(descriptor)
+    except EngineError:
+        if not torch:
+            raise
+    fallback = importlib.import_module("services.miner.model.torch_vocabulary")
+    vocabulary: Tokeniser = fallback.TransformersVocabulary(descriptor)
+    return vocabulary
 
 
 class Vocabulary:

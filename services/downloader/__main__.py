@@ -10,30 +10,22 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import prometheus_client
 import structlog
-from prometheus_client import CollectorRegistry
 
 from services.downloader.api.app import Service, build_api
 from services.downloader.api.server import ApiServer
+from services.downloader.assembly import build_controller
 from services.downloader.board import Board
-from services.downloader.chain_watch import ChainWatch
+from services.downloader.bulletin import Bulletin, keep_fresh
 from services.downloader.controller import Controller
-from services.downloader.controls import Controls
 from services.downloader.courier import Courier
-from services.downloader.desired import desired_pins
 from services.downloader.limits import DEFAULT_LIMITS, Limits, limits_for
-from services.downloader.metrics import DownloaderMetrics
-from services.downloader.observe import measure_room
-from services.downloader.runner import Runner
+from services.downloader.miners.poll import MinerPoll
+from services.downloader.node_facts import node_facts
 from services.downloader.settings import DownloaderSettings, load_downloader_settings
-from services.downloader.settler import Settler
-from services.downloader.sources.offers import Offers
-from services.downloader.transfer.lease import Identity, LeaseKeeper
-from services.downloader.transfer.space import Room
-from services.downloader.transfer.transfer import Workshop
-from services.downloader.transfers import Transfers
 from shared.acceptance import start_host_store
 from shared.api_keys import KeyRing
 from shared.errors import ExitCode, R3mesError
@@ -41,13 +33,14 @@ from shared.log import configure_logging
 from shared.redis_link import RedisLink
 from shared.settings import secret_values
 from shared.stopping import stop_on_signals
-from shared.store.layout import StoreLayout
 from shared.store.trust import TrustWatch
 
 # Files for the verifier's group, nothing for others.
 UMASK = 0o007
 # After this, whatever hangs in a system call is left to the kernel: every instant is safe for SIGKILL.
 STOP_SECONDS = 12.0
+# How often the status page's facts, and the miners, are looked at.
+LOOK_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -81,76 +74,43 @@ def run(settings: DownloaderSettings, environ: Mapping[str, str], limits: Limits
     layout = start_host_store(settings)
     watch = TrustWatch(layout)
     link = RedisLink(settings.redis_url.get_secret_value())
-    controller = build_controller(settings, environ, layout, watch, link, stop, crashed, limits=limits)
+    board = Board()
+    courier = Courier(link, settings.node, board, stop)
+    controller = build_controller(
+        settings, environ, layout, watch, stop, crashed, board=board, courier=courier, limits=limits
+    )
+    keys = KeyRing(secret_values(settings.api_keys), settings.api_keys_file)
+    facts = partial(node_facts, settings.node, layout, controller, courier)
+    news, miners = Bulletin("node"), Bulletin("miners")
     service = Service(
-        node=settings.node,
-        root=layout.root,
-        board=controller.board,
-        courier=controller.courier,
+        board=board,
+        facts=facts,
+        news=(news, miners),
+        miners=miners,
+        miner_urls=tuple(place.url for place in settings.miner_places),
         controller=controller,
         registry=controller.metrics.registry,
         stop=stop,
     )
-    keys = KeyRing(secret_values(settings.api_keys), settings.api_keys_file)
     server = ApiServer(build_api(service, keys), settings.listen)
     controller.show()  # so that nobody is told that a pinned model is unknown
     server.start(on_end=lambda: None if stop.is_set() else crashed(RuntimeError("the API server ended")))
-    controller.courier.start(controller.wake.set, crashed)
+    courier.start(controller.wake.set, crashed)
     controller.chain.start(controller.wake.set, crashed)
+    keep_fresh(news, facts, LOOK_SECONDS, stop, crashed)
+    keep_fresh(miners, MinerPoll(settings.miner_places, keys.first).look, LOOK_SECONDS, stop, crashed)
     log.info("downloader started", store=str(layout.root), node=settings.node, port=server.port)
     reconciler = threading.Thread(target=_guarded, args=(controller, stop, crashed), name="reconciler", daemon=True)
     reconciler.start()
     stop.wait()
     controller.wake.set()
-    controller.courier.stop()
+    courier.stop()
     reconciler.join(STOP_SECONDS)
     server.stop()
     for crash in crashes:
         log.error("the downloader failed; a restart goes on from the disk", exc_info=crash)
     log.info("downloader stopped")
     return ExitCode.FAILURE if crashes else ExitCode.OK
-
-
-def build_controller(  # noqa: PLR0913 - what the process has is put together here
-    settings: DownloaderSettings,
-    environ: Mapping[str, str],
-    layout: StoreLayout,
-    watch: TrustWatch,
-    link: RedisLink,
-    stop: threading.Event,
-    crashed: Callable[[BaseException], None],
-    *,
-    limits: Limits = DEFAULT_LIMITS,
-) -> Controller:
-    """Put the rooms together; raises ConfigurationError for addresses that make no sense."""
-    metrics = DownloaderMetrics(CollectorRegistry(), layout.root)
-    board, wake = Board(), threading.Event()
-    courier = Courier(link, settings.node, board, stop)
-    controls = Controls(layout)
-    keeper = LeaseKeeper(Identity.of_this_process())
-    offers = Offers(settings, environ, limits)
-    offers.check(watch.current)
-
-    def room(digest: str) -> Room:
-        return measure_room(layout, digest, desired_pins(watch.current), courier.copies())
-
-    runner = Runner(wake.set, crashed)
-    shop = Workshop(layout, keeper, limits, metrics, room)
-    return Controller(
-        layout=layout,
-        watch=watch,
-        controls=controls,
-        transfers=Transfers(shop, offers, controls, runner, settings.reconcile_seconds, wake.set),
-        settler=Settler(layout, keeper, runner, offers.wrong_files, is_host=settings.store_kind == "host"),
-        runner=runner,
-        courier=courier,
-        board=board,
-        metrics=metrics,
-        chain=ChainWatch(settings.chain_rpc or (), environ, limits, lambda: desired_pins(watch.current), stop),
-        reconcile_seconds=settings.reconcile_seconds,
-        stop=stop,
-        wake=wake,
-    )
 
 
 def _guarded(controller: Controller, stop: threading.Event, crashed: Callable[[BaseException], None]) -> None:

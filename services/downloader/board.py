@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from services.downloader.bells import Bells
 from shared.states import ModelStatus
 
 
@@ -17,15 +18,15 @@ class Entry:
     change: int
 
 
-class Board:
+class Board(Bells):
     """Written by the controller, read by API, courier and metrics from other threads."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
         self._order: tuple[str, ...] = ()
         self._changes = 0
-        self._bells: set[Callable[[], None]] = set()
 
     def show(self, statuses: Iterable[ModelStatus]) -> None:
         """Replace everything by `statuses`, in this order; what changes in nothing but its time is no change."""
@@ -41,9 +42,8 @@ class Board:
             rings = entries != self._entries
             self._entries = entries
             self._order = tuple(entries)
-            bells = tuple(self._bells) if rings else ()
-        for bell in bells:
-            bell()
+        if rings:
+            self.ring()
 
     def entries(self) -> tuple[Entry, ...]:
         """Return all entries in the genesis's order."""
@@ -59,13 +59,3 @@ class Board:
         with self._lock:
             entry = self._entries.get(digest)
             return entry.status if entry else None
-
-    def add_bell(self, bell: Callable[[], None]) -> None:
-        """Call `bell` (from any thread, it must not block) after each change."""
-        with self._lock:
-            self._bells.add(bell)
-
-    def remove_bell(self, bell: Callable[[], None]) -> None:
-        """Stop calling `bell`."""
-        with self._lock:
-            self._bells.discard(bell)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 
@@ -18,7 +20,6 @@ from services.downloader import control_rules as rules
 from services.downloader.board import Board
 from services.downloader.chain_watch import ChainWatch, chain_message
 from services.downloader.controls import Controls
-from services.downloader.courier import Courier
 from services.downloader.desired import desired_pins, genesis_digests
 from services.downloader.interrupt import Reason
 from services.downloader.metrics import DownloaderMetrics
@@ -43,12 +44,31 @@ from services.downloader.unpinned import sweep_unpinned
 from shared.genesis import ModelPin
 from shared.states import FailureReason, ModelState, ModelStatus
 from shared.store.layout import StoreLayout
-from shared.store.trust import TrustWatch
+from shared.store.trust import Trust, TrustWatch
 
 log = structlog.get_logger(__name__)
 
 _TICK_SECONDS = 0.5
 _NO_GENERATION = ""
+
+
+class Verdicts(Protocol):
+    """Who asks the verifier, and knows what it told: the courier over Redis, or a desk in one process."""
+
+    def ask(self, digest: str, generation: str) -> None:
+        """Ask for a verdict on `digest`, soon."""
+
+    def asked_ago(self, digest: str, generation: str) -> float | None:
+        """Return how many seconds ago this generation's verdict was last asked for."""
+
+    def heard_ago(self, digest: str) -> float | None:
+        """Return how many seconds ago the verifier last told of progress."""
+
+    def hashed_bytes(self, digest: str) -> int:
+        """Return how many hashed bytes the verifier last told of."""
+
+    def copies(self) -> dict[str, int]:
+        """Return the bytes of the verifier's private copies, by digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +84,10 @@ class Look:
 
 @dataclass(slots=True)
 class Controller:
-    """Runs turns in a thread of its own until `stop`; `obey` may be called from any other."""
+    """Runs turns in a thread of its own until `stop`; `obey` may be called from any other.
+
+    `pins` says which models of what is accepted and staged it works on.
+    """
 
     layout: StoreLayout
     watch: TrustWatch
@@ -72,13 +95,14 @@ class Controller:
     transfers: Transfers
     settler: Settler
     runner: Runner
-    courier: Courier
+    courier: Verdicts
     board: Board
     metrics: DownloaderMetrics
     chain: ChainWatch
     reconcile_seconds: float
     stop: threading.Event
     wake: threading.Event
+    pins: Callable[[Trust], tuple[ModelPin, ...]] = desired_pins
     has_turned: bool = False
     _showing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -110,7 +134,7 @@ class Controller:
         if self.watch.poll() is not None:
             self._adopt_trust()
         self.controls.flush()
-        for pin in desired_pins(self.watch.current):
+        for pin in self.pins(self.watch.current):
             if not self.stop.is_set():
                 self._act(self._look(pin))
         self._sweep()
@@ -126,7 +150,7 @@ class Controller:
     def show(self) -> None:
         """Put every model's status on the board and into the metrics."""
         with self._showing:
-            looks = [self._look(pin) for pin in desired_pins(self.watch.current)]
+            looks = [self._look(pin) for pin in self.pins(self.watch.current)]
             statuses = [self._status(look) for look in looks]
             self._tell(statuses)
             for look, status in zip(looks, statuses, strict=True):
@@ -165,7 +189,7 @@ class Controller:
 
     def _adopt_trust(self) -> None:
         trust = self.watch.current
-        pins = desired_pins(trust)
+        pins = self.pins(trust)
         self.metrics.common.set_genesis(trust.genesis.sha256)
         self.metrics.keep_only(pin.model_name for pin in pins)
         self.runner.interrupt_unless(frozenset(pin.sha256 for pin in pins), Reason.NOT_PINNED)

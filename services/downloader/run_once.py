@@ -1,27 +1,34 @@
-"""One adoption of a local file, or one removal, without a service, for the `r3mes` command.
+"""One download, one adoption of a local file, or one removal, without a service, for the `r3mes` command.
+
+A download, and an operator's word, are the service's own controller for one model (`standalone`).
 
 An adoption is the downloader's own `Transfer`, and with it the one writer's lease, the rules about room, the journal
 and what is durable. Added is what a process without a reconciler needs: it waits until a lease that nobody renews has
 expired, does not read a file twice that its caller has hashed, and gives up where only a verifier at work could make
 room.
-Order of calls: `adopt_once`, then the verdict, then `link_once`. `discard_once` and `sweep_links` are for `r3mes gc`.
+Order of calls: `download_once` alone, which has the bytes judged; or `adopt_once`, then the verdict, then `link_once`.
+`discard_once` and `sweep_links` are for `r3mes gc`, `tell_once` writes an operator's word.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
+from services.downloader.control_rules import Verb
 from services.downloader.desired import desired_pins
 from services.downloader.host_link import Place, link_path, look_at, make_link, sweep_links
 from services.downloader.interrupt import Interrupt, InterruptedTransferError, Reason
 from services.downloader.limits import DEFAULT_LIMITS, Limits
+from services.downloader.look_once import Look, Sample, Scout
 from services.downloader.metrics import DownloaderMetrics
 from services.downloader.observe import measure_room
+from services.downloader.settings import PUBLIC_IPFS_GATEWAYS
 from services.downloader.sources.base import Connection, Facts
 from services.downloader.sources.imported import FileHash, ImportedSource, ImportedSupply, identity_of
 from services.downloader.transfer.incoming import read_journal
@@ -36,34 +43,67 @@ from services.downloader.transfer.outcomes import (
     SourceFailed,
 )
 from services.downloader.transfer.progress import Progress
-from services.downloader.transfer.space import Mode, missing_bytes
+from services.downloader.transfer.space import Mode, missing_bytes, needed_bytes
 from services.downloader.transfer.transfer import Errand, Transfer, Workshop
 from services.downloader.unpinned import remove_unpinned
 from shared.genesis import ModelPin
-from shared.states import FailureReason, Source
+from shared.states import FailureReason, ModelStatus, Source
 from shared.store.layout import StoreLayout
 from shared.store.records import Lease, StatIdentity
 from shared.store.trust import read_trust
 
+if TYPE_CHECKING:
+    from services.downloader.standalone import Judge
+
 __all__ = [
+    "PUBLIC_IPFS_GATEWAYS",
     "Completed",
     "Interrupted",
     "LeaseTaken",
     "LocalTrouble",
+    "Look",
+    "Mode",
     "NoRoom",
     "Outcome",
+    "Sample",
+    "Scout",
     "SourceFailed",
+    "Verb",
     "adopt_once",
     "discard_once",
+    "download_once",
     "link_once",
     "missing_room",
+    "needed_bytes",
     "sweep_links",
+    "tell_once",
 ]
 
 _TICK_SECONDS = 0.1
 _LEASE_LOOK_SECONDS = 0.5
 # In low-space mode: for how long the verifier may make no room before it counts as not there.
 _VERIFIER_SECONDS = 30.0
+
+
+def download_once(layout: StoreLayout, pin: ModelPin, judge: Judge, stop: threading.Event) -> Iterator[ModelStatus]:
+    """Fetch `pin` as the service does, by its settings in the environment, and have `judge` judge the bytes.
+
+    Yields the model's status several times a second until it is verified, or `stop` is set; what came stays. Raises
+    NotReadyError when another process fetches it, what `judge` raises, ConfigurationError, OSError of the store.
+    """
+    from services.downloader.standalone import download  # noqa: PLC0415 - the whole service: other commands need none
+
+    return download(layout, pin, judge, stop)
+
+
+def tell_once(layout: StoreLayout, pin: ModelPin, verb: Verb, stop: threading.Event) -> ModelStatus:
+    """Write an operator's word into the store, for whoever fetches the model next; return the model's status.
+
+    Raises NotReadyError when another process fetches it now, ConfigurationError, OSError of the store.
+    """
+    from services.downloader.standalone import tell  # noqa: PLC0415
+
+    return tell(layout, pin, verb, stop)
 
 
 def adopt_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -57,9 +58,16 @@ class VerifierMetrics:
         self.scrub_files = Counter(
             "r3mes_scrub_files", "Verified files that were read again, by result.", ["result"], registry=registry
         )
-        self.queue_jobs = Gauge("r3mes_verify_queue_jobs", "Jobs of the verify queue.", ["status"], registry=registry)
+        self.queue_jobs = Gauge(
+            "r3mes_verify_queue_jobs",
+            "Jobs of the verify queue, as RQ counts them; NaN while Redis is away.",
+            ["status"],
+            registry=registry,
+        )
         self.queue_oldest = Gauge(
-            "r3mes_verify_queue_oldest_seconds", "How long the job at the front has waited.", registry=registry
+            "r3mes_verify_queue_oldest_seconds",
+            "How long the job at the front has waited; NaN while Redis is away.",
+            registry=registry,
         )
         self.redis_up = Gauge("r3mes_redis_up", "Whether Redis answers (1) or not (0).", registry=registry)
         for result in Result:
@@ -69,8 +77,13 @@ class VerifierMetrics:
             self.deletions.labels(reason=reason)
         for refusal in JobRefusal:
             self.jobs_refused.labels(reason=refusal)
+        self.forget_queue()
+
+    def forget_queue(self) -> None:
+        """Say that nobody knows how long the queue is."""
         for status in JOB_STATUSES:
-            self.queue_jobs.labels(status=status)
+            self.queue_jobs.labels(status=status).set(math.nan)
+        self.queue_oldest.set(math.nan)
 
     def count_refused(self, reason: JobRefusal) -> None:
         """Count a job that was not run."""

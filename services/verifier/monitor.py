@@ -40,14 +40,18 @@ class Monitor:
                 return
 
     def look(self) -> None:
-        """Look once."""
-        self._is_up = self._link.is_up()
-        self._metrics.redis_up.set(self._is_up)
-        if not self._is_up:
-            return
+        """Look once; what is unknown while Redis is away is told as NaN, not as what it was."""
         try:
-            for status, jobs in self._queue.counts().items():
-                self._metrics.queue_jobs.labels(status=status).set(jobs)
-            self._metrics.queue_oldest.set(self._queue.oldest_seconds())
+            self._is_up = self._link.is_up() and self._look_at_queue()
         except RedisAwayError:
             self._is_up = False
+        self._metrics.redis_up.set(self._is_up)
+        if not self._is_up:
+            self._metrics.forget_queue()
+
+    def _look_at_queue(self) -> bool:
+        counts, oldest = self._queue.counts(), self._queue.oldest_seconds()
+        for status, jobs in counts.items():
+            self._metrics.queue_jobs.labels(status=status).set(jobs)
+        self._metrics.queue_oldest.set(oldest)
+        return True

@@ -1,4 +1,7 @@
-"""One verification, or one removal, without Redis and without a service, for the `r3mes` command."""
+"""One verification, or one removal, without Redis and without a service, for the `r3mes` command.
+
+`Companion` follows a download of the same process, so that its verdict comes moments after the last byte.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
+from services.verifier.companion import Companion
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.progress import SilentObserver
 from services.verifier.rejected import remove_rejected
@@ -15,7 +19,7 @@ from services.verifier.verification import Outcome, Verifier
 from shared.store.layout import StoreLayout
 from shared.store.trust import TrustWatch
 
-__all__ = ["Outcome", "Removed", "remove_rejected", "remove_verified", "verify_once"]
+__all__ = ["Companion", "Outcome", "Removed", "remove_rejected", "remove_verified", "verify_once"]
 
 
 def verify_once(

@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI, Response
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from services.downloader.api.auth import PostGuard
 from services.downloader.api.errors import install_error_answers, unknown_model
 from services.downloader.api.events import status_events
-from services.downloader.api.page import status_page
+from services.downloader.api.page import add_page
 from services.downloader.board import Board
+from services.downloader.bulletin import Bulletin
 from services.downloader.control_rules import Verb
 from services.downloader.controller import Controller
-from services.downloader.courier import Courier
+from services.downloader.page.render import Shown
 from shared.api_keys import KeyRing
 from shared.states import ModelStatus
-from shared.version import __version__
 
 _SSE_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the API shows and asks."""
+    """What the API shows and asks.
 
-    node: str
-    root: Path
+    `facts` returns what there is to say of the node now; `news` are the bulletins `node` (the same, now and then) and
+    `miners`. `miner_urls`: where those are looked for.
+    """
+
     board: Board
-    courier: Courier
+    facts: Callable[[], dict[str, Any]]
+    news: Sequence[Bulletin]
+    miners: Bulletin
+    miner_urls: tuple[str, ...]
     controller: Controller
     registry: CollectorRegistry
     stop: threading.Event
@@ -49,6 +52,7 @@ def build_api(service: Service, api_keys: KeyRing) -> FastAPI:
     install_error_answers(app)
     _add_health(app, service)
     _add_views(app, service)
+    add_page(app, lambda: _shown(service, api_keys))
     _add_events(app, service)
     _add_verbs(app, service.controller.obey, PostGuard(api_keys))
     return app
@@ -72,32 +76,10 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
 
 def _add_views(app: FastAPI, service: Service) -> None:
-    @app.get("/")
-    def page() -> HTMLResponse:
-        return HTMLResponse(
-            status_page(
-                node=service.node,
-                genesis=service.controller.watch.current.genesis.sha256,
-                statuses=service.board.statuses(),
-                is_redis_up=service.courier.is_up,
-                free_bytes=shutil.disk_usage(service.root).free,
-            )
-        )
-
     @app.get("/api/v1/status")
     def status() -> dict[str, Any]:
-        trust = service.controller.watch.current
-        disk = shutil.disk_usage(service.root)
-        return {
-            "node": service.node,
-            "version": __version__,
-            "genesis_sha256": trust.genesis.sha256,
-            "staged_genesis_sha256": trust.staged.sha256 if trust.staged else None,
-            "models": [model.to_json() for model in service.board.statuses()],
-            "disk": {"free_bytes": disk.free, "total_bytes": disk.total},
-            "queue": service.courier.queue_counts,
-            "redis_up": service.courier.is_up,
-        }
+        models = [model.to_json() for model in service.board.statuses()]
+        return {**service.facts(), "models": models, "miners": service.miners.latest()[1] or []}
 
     @app.get("/api/v1/models")
     def models() -> dict[str, Any]:
@@ -108,14 +90,24 @@ def _add_views(app: FastAPI, service: Service) -> None:
         return _known(service.board, digest).to_json()
 
 
+def _shown(service: Service, api_keys: KeyRing) -> Shown:
+    return Shown(
+        facts=service.facts(),
+        models=[model.to_json() for model in service.board.statuses()],
+        miners=service.miners.latest()[1] or [],
+        needs_key=api_keys.first() is not None,
+        miner_urls=service.miner_urls,
+    )
+
+
 def _add_events(app: FastAPI, service: Service) -> None:
-    def stream(digest: str | None) -> StreamingResponse:
-        events = status_events(service.board, digest, service.stop)
+    def stream(digest: str | None, news: Sequence[Bulletin] = ()) -> StreamingResponse:
+        events = status_events(service.board, digest, service.stop, news)
         return StreamingResponse(events, media_type="text/event-stream", headers=_SSE_HEADERS)
 
     @app.get("/api/v1/events")
     async def all_events() -> StreamingResponse:
-        return stream(None)
+        return stream(None, service.news)
 
     @app.get("/api/v1/models/{digest}/events")
     async def model_events(digest: str) -> StreamingResponse:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from shared.errors import ConfigurationError
 from shared.settings import ListenAddress
 
+KEEP_ALIVE_SECONDS = 15  # longer than Prometheus' five, at which its next scrape met the end of its connection
 _GRACE_SECONDS = 2
 
 
@@ -27,7 +28,12 @@ class ApiServer:
                 f"cannot listen on {listen.host}:{listen.port}: {error.strerror or error}", next_step="set R3MES_LISTEN"
             ) from error
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS, server_header=False
+            app,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            server_header=False,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="api", daemon=True)

@@ -30,6 +30,10 @@ $(STAMP): $(LOCKED)
 .PHONY: install
 install: $(STAMP) ## make .venv from the locks (every target that needs it does this by itself)
 
+.PHONY: install-torch
+install-torch: $(STAMP) ## add PyTorch to .venv, some gigabytes: it serves what llama.cpp cannot load
+	@$(PYTHON) locks/install.py .venv torch.txt
+
 .PHONY: demo
 demo: $(STAMP) ## download, verify and question a real model; ARGS=--once ends after the answer
 	@$(BIN)/r3mes demo $(ARGS)
@@ -42,6 +46,11 @@ test: $(STAMP) ## all tests that need no containers, but of the misbehaviours an
 test-faults: $(STAMP) ## every misbehaviour, crash, attack and power cut against real processes
 	@$(BIN)/pytest tests/faults -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(STAMP) ## 100,000 requests that nobody would send, on one miner; FUZZED=10000
+	@FUZZED=$(FUZZED) $(BIN)/pytest -q -s tests/faults/miner/test_fuzz.py $(ARGS)
+
+FUZZED ?= 100000
 MINUTES ?= 30
 
 .PHONY: soak
@@ -98,6 +107,14 @@ bench-verify: $(STAMP) ## what verification costs beside hashing alone; ARGS=--a
 bench-miner: $(STAMP) ## race the miner against llama-server and llama_cpp.server, compiled once; ARGS=--rounds=1 for a look
 	@$(BIN)/python -m benchmarks.miner $(ARGS)
 
+.PHONY: bench-scrape
+bench-scrape: $(STAMP) ## what reading /metrics costs each service while it works, and what it takes from the tokens
+	@$(BIN)/python -m benchmarks.scrape $(ARGS)
+
+.PHONY: bench-image
+bench-image: versions $(STAMP) ## the image's llama.cpp beside the wheel of this machine; after make images
+	@$(BIN)/python -m benchmarks.kernels $(ARGS)
+
 # --- containers -----------------------------------------------------------------------------------------------------
 
 ENGINE_MAJOR := 26
@@ -115,8 +132,8 @@ versions:
 			"Compose 2.$(COMPOSE_MINOR); Debian 12's own are older; next: install Docker's own packages" >&2; exit 1; fi
 
 .PHONY: images
-images: versions ## build the images (the miner's compiles llama.cpp: about eight minutes, once)
-	@docker compose build
+images: versions ## build the images (the miner's compiles llama.cpp: twenty minutes on two cores, once)
+	@docker compose build --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .PHONY: check
 check: versions ## the checks that a start begins with, without starting
@@ -149,6 +166,22 @@ COMPILE = env -u PIP_FIND_LINKS -u UV_FIND_LINKS $(UV) pip compile --quiet --uni
 .PHONY: proto
 proto: $(STAMP) ## generate the Python code of proto/ again
 	@$(BIN)/python proto/generate.py
+
+.PHONY: pictures
+pictures: $(STAMP) ## draw the dashboards without Grafana, into build/dashboards; ARGS="--prometheus http://127.0.0.1:9090"
+	@$(BIN)/python -m monitoring.grafana.picture $(ARGS)
+
+.PHONY: dashboards
+dashboards: $(STAMP) ## write Grafana's dashboards again, from monitoring/grafana/panels.py
+	@$(BIN)/python -m monitoring.grafana.generate
+
+.PHONY: metrics
+metrics: $(STAMP) ## write docs/metrics.md again, from the code
+	@$(BIN)/python -m monitoring.reference
+
+.PHONY: configuration
+configuration: $(STAMP) ## write docs/configuration.md again, from the settings
+	@$(BIN)/python -m docs.configuration
 
 .PHONY: lock
 lock: ## resolve the locks again; ARGS=--upgrade for newer versions

@@ -1,0 +1,1 @@
+"""What Prometheus and Grafana read, and what makes some of it from the code."""

@@ -1,0 +1,1 @@
+"""Grafana's dashboards, and the questions that they are made from."""

@@ -4,6 +4,9 @@ Each service finds its own address with its password in `<service>/redis.url`, R
 `redis/users.acl`; each file belongs to its reader alone (0400), each directory to root, and each container mounts its
 own directory and no other.
 
+A host that joins this one's Redis (`R3MES_JOINED_NODES`) has two users of its own, whose addresses only root reads;
+`r3mes init join` hands them over.
+
 The addresses are the truth and the ACL file follows from them. Order: a missing or broken address gets a new password,
 then the ACL file is written wherever it differs. So a crash at any point leaves what the next run ends right, and a
 run over what is right writes nothing.
@@ -15,11 +18,12 @@ import fcntl
 import os
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import StoreError
-from shared.redis_rights import DOWNLOADER, SERVICES, VERIFIER, acl_file
+from shared.redis_rights import DOWNLOADER, SERVICES, VERIFIER, acl_file, user_name
 from shared.store.atomic import (
     HOSTILE_FLAGS,
     open_dir,
@@ -69,23 +73,31 @@ class Credentials:
 
 
 def prepare_credentials(
-    root: Path, node: str, *, given: bool, owners: dict[str, Owner] = OWNERS, root_owner: Owner = ROOT
+    root: Path,
+    node: str,
+    *,
+    given: bool,
+    joined: Sequence[str] = (),
+    owners: dict[str, Owner] = OWNERS,
+    root_owner: Owner = ROOT,
 ) -> Credentials | None:
     """Make what is missing below `root`, and correct what differs; None where the volume is not mounted.
 
-    `given` says that the operator names another Redis: no passwords are made, and what is there stays. Raises
-    StoreError.
+    `given` says that the operator names another Redis: no passwords are made, and what is there stays. `joined` are the
+    nodes of other hosts. Raises StoreError.
     """
     if not root.is_dir():
         return None
+    users = {user_name(service): owners[service] for service in SERVICES}
+    users |= {user_name(service, other): root_owner for other in joined for service in SERVICES}
     try:
         with open_dir(root) as volume:
             fcntl.flock(volume, fcntl.LOCK_EX)  # two that make passwords at once would not agree
-            for name in owners:
+            for name in (*users, REDIS):
                 _prepare_directory(volume, name, root_owner)
-            made = tuple(name for name in SERVICES if not given and _make_missing(root / name, owners[name]))
-            found = {name: password for name in SERVICES if (password := read_password(root / name)) is not None}
-            text = acl_file(node, found).encode()
+            made = tuple(name for name, owner in users.items() if not given and _make_missing(root / name, owner))
+            found = {name: password for name in users if (password := read_password(root / name)) is not None}
+            text = acl_file(node, found, joined).encode()
             rights_changed = _settle(root / REDIS, ACL_FILE, text, owners[REDIS])
     except OSError as error:
         raise StoreError(

@@ -12,6 +12,9 @@ from rich.filesize import decimal
 from launcher.collecting import Fate, Garbage, Kind, find_garbage, remove, remove_links
 from launcher.confirm import confirm
 from launcher.display import choose_display, printable
+from launcher.help_text import examples
+from launcher.one_shot import hand_over
+from launcher.options import AsJson, Quiet
 from launcher.streams import write_data
 from shared.acceptance.store_root import check_store
 from shared.acceptance.unpinned import read_pinned
@@ -27,21 +30,24 @@ def gc(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and remove nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Remove verified models that neither the accepted nor the staged genesis pins, and what is left of such downloads.
 
     Safe while services run; a miner that still serves such a model stops serving it. Nothing that is pinned is touched.
     """
+    flags = {"--dry-run": dry_run, "--yes": yes, "--json": as_json, "--quiet": quiet}
+    hand_over(["gc"], flags=flags, quiet=quiet)
     settings = load_settings(CommonSettings)
     layout, kind = StoreLayout(settings.store_root), settings.store_kind
     check_store(layout, kind)
-    display = choose_display()
+    display = choose_display(quiet=quiet)
     found = find_garbage(layout, read_pinned(layout))
     if not as_json:
         write_data("".join(describe(each) + "\n" for each in found))
     elif found and not (dry_run or yes):
-        display.say("\n".join(describe(each) for each in found))  # what is asked about has to be seen
+        display.error("\n".join(describe(each) for each in found))  # what is asked about has to be seen
     if found and not (dry_run or yes):
         confirm(f"Remove this and free {decimal(_bytes(found))}?")
     fates = [] if dry_run else [remove(layout, kind, each) for each in found]
@@ -49,7 +55,8 @@ def gc(
         remove_links(layout, kind)
     for each, fate in zip(found, fates, strict=False):
         if fate.kept:
-            display.say(f"kept {describe(each)}: {fate.kept}")
+            tell = display.error if fate.has_failed else display.say
+            tell(f"kept {describe(each)}: {fate.kept}")
     freed = _bytes(each for each, fate in zip(found, fates, strict=False) if not fate.kept)
     if as_json:
         items = [_as_data(each, fates[number] if fates else None) for number, each in enumerate(found)]
@@ -109,4 +116,4 @@ def _as_data(garbage: Garbage, fate: Fate | None) -> dict[str, object]:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(gc)
+    app.command(epilog=examples("r3mes gc --dry-run", "r3mes gc --yes"))(gc)

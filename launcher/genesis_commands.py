@@ -19,6 +19,9 @@ from launcher.confirm import confirm
 from launcher.display import choose_display, printable
 from launcher.genesis_entry import add_entry, check_addition, check_migration, migrate_legacy, read_legacy
 from launcher.hashing import HashedFile, hash_file
+from launcher.help_text import examples
+from launcher.one_shot import hand_over
+from launcher.options import AsJson
 from launcher.streams import write_data
 from shared.acceptance import (
     AcceptancePlan,
@@ -45,12 +48,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _SHOWN_LEFT_OUT = 20
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+_ADD_EXAMPLE = examples("r3mes genesis add llama.gguf --name Llama-3-8B --url https://huggingface.co/...")
+_MIGRATE_EXAMPLE = examples(
+    "r3mes genesis migrate old.json --file llama.gguf --name Llama-3-8B --url https://huggingface.co/..."
+)
 
 
-@app.command()
+@app.command(epilog=examples("r3mes genesis show"))
 def show(*, as_json: AsJson = False) -> None:
     """Show the accepted genesis and, if there is one, the staged one."""
+    hand_over(["genesis", "show"], flags={"--json": as_json})
     trust = read_trust(StoreLayout(load_settings(CommonSettings).store_root))
     if as_json:
         print_json({**genesis_data(trust.genesis), "staged": genesis_data(trust.staged) if trust.staged else None})
@@ -62,7 +69,7 @@ def show(*, as_json: AsJson = False) -> None:
         hint_left_out(trust.staged)
 
 
-@app.command()
+@app.command(epilog=examples("r3mes genesis check genesis/genesis.json"))
 def check(
     file: Annotated[Path, typer.Argument(help="The genesis file.", show_default=False)], *, as_json: AsJson = False
 ) -> None:
@@ -80,7 +87,7 @@ def check(
     _hint_addresses(genesis, file)
 
 
-@app.command()
+@app.command(epilog=_ADD_EXAMPLE)
 def add(
     file: Annotated[Path, typer.Argument(help="The model, one whole *.gguf file.", show_default=False)],
     name: Annotated[str, typer.Option("--name", help="The model's name, its id everywhere.", show_default=False)],
@@ -93,10 +100,7 @@ def add(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Hash a model file and pin it: appends to the genesis file, makes it, or fills in a placeholder of that name.
-
-    Example: r3mes genesis add llama.gguf --name Llama-3-8B --url https://huggingface.co/...
-    """
+    """Hash a model file and pin it: appends to the genesis file, makes it, or fills in a placeholder of that name."""
     path = genesis or _operators_file()
     check_addition(path, file, name=name, url=url, cid=cid)
     hashed = _hash(file)
@@ -105,7 +109,7 @@ def add(
     _stderr().print(f"written to {path}\n  next: `r3mes genesis accept` makes it the genesis of this host")
 
 
-@app.command()
+@app.command(epilog=_MIGRATE_EXAMPLE)
 def migrate(
     old: Annotated[Path, typer.Argument(help='The old genesis, {"model_ipfs": "Qm..."}.', show_default=False)],
     file: Annotated[Path, typer.Option("--file", help="The model, one whole *.gguf file.", show_default=False)],
@@ -118,10 +122,7 @@ def migrate(
     force: Annotated[bool, typer.Option("--force", help="Replace the new genesis if it is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a new genesis from one of the legacy form and the model's file; the old one is kept.
-
-    Example: r3mes genesis migrate old.json --file llama.gguf --name Llama-3-8B --url https://huggingface.co/...
-    """
+    """Write a new genesis from one of the legacy form and the model's file; the old one is kept."""
     legacy = read_legacy(old)
     path = output or old.with_name(f"{old.stem}.migrated.json")
     check_migration(legacy, path, file, name=name, url=url, overwrite=force)
@@ -139,7 +140,7 @@ def migrate(
     )
 
 
-@app.command("accept")
+@app.command("accept", epilog=examples("r3mes genesis accept", "r3mes genesis accept --stage"))
 def accept_command(
     *,
     staged: Annotated[
@@ -149,6 +150,7 @@ def accept_command(
     as_json: AsJson = False,
 ) -> None:
     """Show what changes in the operator's genesis (R3MES_GENESIS), ask, and make it the accepted one."""
+    hand_over(["genesis", "accept"], flags={"--stage": staged, "--yes": yes, "--json": as_json})
     settings, values = load_init_settings(os.environ, project=Path.cwd())
     plan = plan_acceptance(settings, values)
     if staged:
@@ -282,3 +284,8 @@ def _stdout() -> Console:
 
 def _stderr() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+
+def register(app_: typer.Typer) -> None:
+    """Add the commands."""
+    app_.add_typer(app, name="genesis")

@@ -11,8 +11,12 @@ from typing import Annotated
 import typer
 
 from launcher.display import choose_display, short_path
-from launcher.file_session import Done, FileSession
+from launcher.file_session import FileSession
+from launcher.help_text import examples
 from launcher.importing import Imported, Importer, Result
+from launcher.one_shot import hand_over
+from launcher.options import AsJson, Quiet
+from launcher.session import Done
 from launcher.streams import write_data
 from shared.acceptance import StartAction, load_init_settings, start_store
 
@@ -28,16 +32,16 @@ _PLACED = (
 def import_(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Model files.", show_default=False)],
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Take model files that you already have, under any name: nothing is downloaded, and the bytes are verified.
 
     The pin is found by the file's digest. A file that is not pinned is left alone and named; exit code 3.
-
-    Example: r3mes import ~/Downloads/model.gguf
     """
+    hand_over(["import"], files=files, flags={"--json": as_json, "--quiet": quiet}, quiet=quiet)
     settings, values = load_init_settings(os.environ, project=Path.cwd())
-    display = choose_display()
+    display = choose_display(quiet=quiet)
     outcome = start_store(settings, values, judge_unchanged=False)
     if outcome.action is StartAction.ACCEPT:
         display.say(f"genesis accepted, sha256 {outcome.sha256}")
@@ -85,4 +89,4 @@ def describe(imported: Imported) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("import")(import_)
+    app.command("import", epilog=examples("r3mes import ~/Downloads/model.gguf"))(import_)

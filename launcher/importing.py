@@ -18,6 +18,7 @@ from pathlib import Path
 from launcher.display import Display
 from launcher.handing_over import handed_over
 from launcher.hashing import HashedFile, OnBytes, hash_file
+from launcher.interrupts import StoppedError
 from services.downloader import run_once as adopting
 from services.verifier import run_once as verifying
 from shared.acceptance.store_root import StoreKind
@@ -38,10 +39,6 @@ from shared.store.verified import has_right_receipt
 # Bytes that somebody else left in incoming may be judged first; ours, whose digest is known, are then the second.
 _TRIES = 2
 _KEPT = "then run the same command again; what is there is kept"
-
-
-class StoppedError(Exception):
-    """The person does not want to wait any longer."""
 
 
 class NotPinnedError(IntegrityError):

@@ -8,13 +8,19 @@ container stack Redis's `/data` and the credentials as well.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from launcher.credentials import Credentials, prepare_credentials
-from launcher.genesis_commands import AsJson, genesis_data, hint_left_out, print_json
+from launcher.credentials import OWNERS, Credentials, prepare_credentials
+from launcher.genesis_commands import genesis_data, hint_left_out, print_json
+from launcher.help_text import examples
+from launcher.joining import joining_script, read_ca
+from launcher.options import AsJson
+from launcher.streams import write_data
 from shared.acceptance import (
     InitSettings,
     StartAction,
@@ -25,7 +31,8 @@ from shared.acceptance import (
     start_store,
 )
 from shared.acceptance.signature import describe_signature
-from shared.errors import StoreError
+from shared.errors import ConfigurationError, StoreError, UsageError
+from shared.settings import NODE_PATTERN
 from shared.store.atomic import open_dir, set_rights
 from shared.store.layout import REDIS_UID
 
@@ -55,16 +62,62 @@ def init(context: typer.Context, *, as_json: AsJson = False) -> None:
     credentials = None
     if settings.store_kind == "container":
         prepare_redis_data(REDIS_DATA)
-        credentials = prepare_credentials(CREDENTIALS, settings.node, given=is_redis_given(values))
+        credentials = prepare_credentials(
+            CREDENTIALS, settings.node, given=is_redis_given(values), joined=settings.joined_nodes
+        )
     _tell(outcome, settings, credentials, as_json=as_json, done=True)
 
 
-@app.command()
+@app.command(epilog=examples("r3mes init check"))
 def check(context: typer.Context, *, as_json: AsJson = False) -> None:
     """Do the checks alone, print them, change nothing; the exit codes are those of `init`."""
     settings, values = _settings()
     outcome = check_start(settings, values)
     _tell(outcome, settings, None, as_json=as_json or bool(context.obj), done=False)
+
+
+@app.command("credentials", epilog=examples("r3mes init credentials secrets/r3mes --every-node"))
+def make_credentials(
+    directory: Annotated[Path, typer.Argument(help="An empty or new folder.", show_default=False)],
+    *,
+    node: Annotated[str, typer.Option("--node", help="The one node that the services stand on.")] = "local",
+    every_node: Annotated[
+        bool, typer.Option("--every-node", help="The services of all nodes are the same users.")
+    ] = False,
+) -> None:
+    """Make Redis's credentials as files, for the secrets of a Swarm or of Kubernetes; Compose makes its own.
+
+    A second run changes nothing.
+    """
+    if re.fullmatch(NODE_PATTERN, node) is None:
+        raise UsageError(f"found {node!r}, wanted a node's name: {NODE_PATTERN}")
+    me = (os.geteuid(), os.getegid())
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make {directory}: {error.strerror}") from error
+    made = prepare_credentials(
+        directory, "*" if every_node else node, given=False, owners=dict.fromkeys(OWNERS, me), root_owner=me
+    )
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"{directory}: {made}")
+
+
+@app.command(epilog=examples("r3mes init join gpu-1 --redis main-host:6379 > join.sh"))
+def join(
+    node: Annotated[str, typer.Argument(help="The name of the host that joins, its R3MES_NODE.", show_default=False)],
+    *,
+    redis: Annotated[str, typer.Option("--redis", metavar="HOST[:PORT]", help="Where it reaches this host's Redis.")],
+) -> None:
+    """Print a script that lets another host join this one's Redis, to be run there; it holds passwords.
+
+    The host's name has to stand in R3MES_JOINED_NODES, and the certificates in secrets/redis.
+    """
+    settings, _ = _settings()
+    if node not in settings.joined_nodes:
+        raise ConfigurationError(
+            f"{node} is not in R3MES_JOINED_NODES", next_step=f"add it in .env, make up, and ask again: {node}"
+        )
+    write_data(joining_script(CREDENTIALS, node, redis, read_ca(Path.cwd())))
 
 
 def prepare_redis_data(path: Path) -> None:
@@ -147,3 +200,8 @@ def _verdict(outcome: StartOutcome, *, done: bool) -> str:
             return "no file; what was accepted goes on"
         case _:
             return "unchanged since it was accepted"
+
+
+def register(app_: typer.Typer) -> None:
+    """Add the commands."""
+    app_.add_typer(app, name="init")

@@ -5,14 +5,20 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
-from typing import Self
+from typing import Self, TypeVar
 
 POLL_SECONDS = 0.1
 # What hangs in a system call for longer than this after an interrupt is left to the kernel.
 STOP_SECONDS = 15.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+T = TypeVar("T")
+
+
+class StoppedError(Exception):
+    """The person does not want to wait any longer."""
 
 
 class Interrupts:
@@ -35,6 +41,26 @@ class Interrupts:
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self.seen = True
+
+
+def gather_until_interrupted(
+    work: Callable[[threading.Event], Iterable[T]], on_end: Callable[[], None]
+) -> list[T] | None:
+    """Return what `work` yields, None where a signal came first, or it raised StoppedError. `on_end` is called last."""
+    gathered: list[T] = []
+
+    def gather(stop: threading.Event) -> None:
+        try:
+            gathered.extend(work(stop))
+        except StoppedError:
+            gathered.clear()
+
+    with Interrupts() as interrupts:
+        try:
+            ended = run_until_interrupted(gather, interrupts)
+        finally:
+            on_end()
+    return gathered if ended and gathered else None
 
 
 def run_until_interrupted(work: Callable[[threading.Event], None], interrupts: Interrupts) -> bool:

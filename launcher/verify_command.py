@@ -15,9 +15,14 @@ from typing import Annotated
 import typer
 
 from launcher.display import Display, choose_display, short_path
-from launcher.file_session import Done, FileSession
+from launcher.file_session import FileSession
 from launcher.hashing import hash_file
-from launcher.importing import NotPinnedError, StoppedError, find_pin
+from launcher.help_text import examples
+from launcher.importing import NotPinnedError, find_pin
+from launcher.interrupts import StoppedError
+from launcher.one_shot import hand_over
+from launcher.options import AsJson, Quiet
+from launcher.session import Done
 from launcher.streams import write_data
 from shared.acceptance import load_init_settings, read_candidate
 from shared.acceptance.store_root import check_store
@@ -54,15 +59,15 @@ class Known:
 def verify(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Model files.", show_default=False)],
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Hash model files and say whether the genesis pins them: exit code 0 if all are pinned, 3 if one is not.
 
     The name of a file says nothing, its digest does. Files are only read.
-
-    Example: r3mes verify ~/Downloads/model.gguf
     """
-    display = choose_display()
+    hand_over(["verify"], files=files, flags={"--json": as_json, "--quiet": quiet}, quiet=quiet)
+    display = choose_display(quiet=quiet)
     known = find_known()
     display.say(known.describe())
 
@@ -114,4 +119,4 @@ def judge(file: Path, trust: Trust, display: Display, stop: threading.Event) -> 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("verify")(verify)
+    app.command("verify", epilog=examples("r3mes verify ~/Downloads/model.gguf"))(verify)

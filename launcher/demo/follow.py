@@ -11,7 +11,7 @@ import requests
 from pydantic import TypeAdapter, ValidationError
 
 from launcher.endpoints import error_message, session
-from launcher.sse import event_data
+from launcher.sse import event_data, response_lines
 from shared.errors import NotReadyError, UsageError
 from shared.states import ModelStatus
 
@@ -81,7 +81,7 @@ def readiness(base_url: str) -> tuple[bool, str]:
 
 
 def _parsed(response: requests.Response, cancelled: threading.Event) -> Iterator[ModelStatus]:
-    for data in event_data(response.iter_lines(chunk_size=None)):
+    for data in event_data(response_lines(response)):
         if cancelled.is_set():
             return
         if status := parse_status(data):

@@ -1,0 +1,1 @@
+"""What makes verdicts of facts. Pure."""

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.compose import Stack
+from tests.support.containers import need_engine
 from tests.support.downloader_process import MIB, model, sha256
 from tests.support.geneses import list_form
 from tests.support.waiting import wait_until
@@ -51,11 +50,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[St
 
     Nothing compiles, and nothing is downloaded.
     """
-    if (
-        shutil.which("docker") is None
-        or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
-    ):
-        pytest.skip("no Docker Engine answers")
+    need_engine()
     stack = Stack(
         tmp_path_factory.mktemp("stack"),
         files=["docker-compose.yml", "compose.import.yml"],
@@ -142,6 +137,20 @@ def test_verify_says_whether_a_file_is_pinned(stack: Stack, folder: Path) -> Non
     assert said == f"{DIGEST}  Tiny  /import/mine.bin\n"
     init = ("run", "--rm", "--no-deps", "-T", "-v", f"{folder}:/import:ro", "init")
     assert stack.exit_code(*init, "r3mes", "verify", "/import/wrong.bin") == 3
+
+
+def test_the_launcher_of_the_host_goes_into_the_container_by_itself(stack: Stack, folder: Path) -> None:
+    done = stack.launch("verify", str(folder / "mine.bin"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{DIGEST}  Tiny  /host{folder}/mine.bin\n"
+    assert "this folder's stack runs in containers: docker compose run --rm --no-deps" in done.stderr
+    assert stack.launch("verify", "--quiet", str(folder / "wrong.bin")).returncode == 3
+    (report,) = json.loads(stack.launch("import", "--json", "-q", str(folder / "mine.bin")).stdout)["files"]
+    assert report["result"] == "already_verified"
+    shown = json.loads(stack.launch("genesis", "show", "--json").stdout)
+    assert [model["verification_sha256"] for model in shown["models"]] == [DIGEST]
+    assert json.loads(stack.launch("gc", "--dry-run", "--json").stdout)["kind"] == "container"
+    assert "already" in stack.launch("genesis", "accept", "--yes").stderr
 
 
 def test_gc_removes_what_left_the_genesis_and_leaves_the_owners_of_the_table(stack: Stack, folder: Path) -> None:

@@ -98,19 +98,17 @@ class Stack:
             yield pool.submit(lambda: [first, *lines])
 
     def swaps_to_b(self, answer: Future[list[bytes]]) -> None:
-        """Hold the miner to it: it waits for the answer that runs, which is whole, and then serves B alone."""
-        wait_until(self._is_swapping, 120, "the miner to swap")
-        assert not answer.done(), f"cut off, or too short for this machine: {answer.result()[-2:]}"
-        ended_cleanly(answer.result(240))
+        """Hold the miner to it: it loads B beside A, goes over to it, and A's answer that runs is still whole."""
         wait_until(lambda: self.served() == [NEXT], 120, "B to be served")
-        self.miner.wait_ready()
+        assert not answer.done(), f"cut off, or too short for this machine: {answer.result()[-2:]}"
+        assert self.miner.readiness()["ready"]
         self.answers(NEXT)
+        assert len(self.miner.engines()) == 2
+        ended_cleanly(answer.result(240))
+        wait_until(lambda: len(self.miner.engines()) == 1, 30, "A's engine to end")
         assert self.miner.chat().status_code == 404
         assert self._running() == self._pids
         assert self.miner.metric("r3mes_miner_engine_restarts_total") == 0
-
-    def _is_swapping(self) -> bool:
-        return "another model was accepted" in str(self.miner.readiness()["reason"])
 
     def _running(self) -> list[int]:
         """Return each service's process; raises AssertionError for one that has ended."""

@@ -53,6 +53,9 @@ SETTINGS: list[tuple[Mapping[str, str], str]] = [
     ({"R3MES_API_KEYS": "key", "R3MES_API_KEYS_FILE": "keys"}, "R3MES_API_KEYS"),
     ({"R3MES_API_KEYS_FILE": "no-such-file"}, "R3MES_API_KEYS_FILE"),
     ({"R3MES_ALLOW_HTTP_SOURCES": "yes"}, "R3MES_ALLOW_HTTP_SOURCES"),
+    ({"R3MES_JOINED_NODES": "gpu2,GPU3"}, "R3MES_JOINED_NODES"),
+    ({"R3MES_JOINED_NODES": "gpu2,gpu2"}, "R3MES_JOINED_NODES"),
+    ({"R3MES_JOINED_NODES": "gpu2,here", "R3MES_NODE": "here"}, "R3MES_JOINED_NODES"),
     ({"HF_ENDPOINT": "mirror"}, "HF_ENDPOINT"),
 ]
 

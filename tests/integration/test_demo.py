@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launcher.demo.lock import demo_lock
-from launcher.endpoints import DEFAULT_PORTS, demo_directory, write_endpoints
+from launcher.endpoints import DEFAULT_PORTS, Role, demo_directory, write_endpoints
 from launcher.status import from_store
 from shared.acceptance import load_init_settings, start_store
 from shared.states import ModelState, Source
@@ -146,12 +146,21 @@ def test_status_reads_the_store_where_no_stack_runs(layout: StoreLayout) -> None
     assert [(model["model_name"], model["state"]) for model in document["models"]] == [("Tiny", "absent")]
 
 
-def test_a_stranger_on_the_usual_port_is_not_asked_twice(layout: StoreLayout) -> None:
+@pytest.mark.parametrize("role", ["downloader", "miner"])
+def test_a_stranger_on_a_usual_port_is_not_asked_twice(layout: StoreLayout, role: Role) -> None:
     with ScriptedOrigin() as stranger:  # answers 404 to everything
-        write_endpoints(demo_directory(layout.root), dict.fromkeys(DEFAULT_PORTS, stranger.url))
+        nobody = dict.fromkeys(DEFAULT_PORTS, "http://127.0.0.1:9")
+        write_endpoints(demo_directory(layout.root), nobody | {role: stranger.url})
         result = run("status", "--json")
         assert stranger.connections == 1
-        assert json.loads(result.stdout)["store"] == str(layout.root)
+        document = json.loads(result.stdout)
+        assert document["store"] == str(layout.root)
+        assert "miner" not in document
+
+
+def test_a_stranger_at_the_address_given_is_refused(layout: StoreLayout) -> None:
+    assert layout.accepted.exists()
+    with ScriptedOrigin() as stranger:
         refused = run("status", R3MES_URL=stranger.url)
         assert (refused.returncode, refused.stdout) == (2, "")
 

@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,10 +25,12 @@ class Stack:
 
     def __init__(self, directory: Path, *, files: Sequence[str], environment: dict[str, str]) -> None:
         self.directory = directory
+        self._files = tuple(files)
         self.project = f"r3mes-e2e-{secrets.token_hex(4)}"
         self._compose = ["docker", "compose", "-p", self.project, *(word for file in files for word in ("-f", file))]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
         self._environment = inherited | environment
+        self.first_answer_seconds = 0.0  # from `up`, its images built, to the first answer; whoever measures it sets it
         copy_tree(directory)
 
     def run(self, *arguments: str, check: bool = True, seconds: float = COMMAND_SECONDS) -> str:
@@ -60,6 +63,20 @@ class Stack:
             timeout=COMMAND_SECONDS,
             check=False,
         ).returncode
+
+    def launch(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `r3mes …` on this host, in the project's folder, as its operator."""
+        files = {"COMPOSE_FILE": ":".join(self._files), "COMPOSE_PROJECT_NAME": self.project}
+        return subprocess.run(
+            [sys.executable, "-m", "launcher", *arguments],
+            cwd=self.directory,
+            env=self._environment | files | {"PYTHONPATH": str(REPOSITORY)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
 
     def build(self) -> None:
         """Build the images; minutes the first time."""
@@ -94,14 +111,14 @@ class Stack:
             check=True,
         )  # fmt: skip
 
-    def url(self, port: int) -> str:
-        """Where the gateway's `port` is published."""
-        return "http://" + self.run("port", "gateway", str(port)).strip()
+    def url(self, service: str = "gateway", port: int = 8000) -> str:
+        """Where a port is published."""
+        return "http://" + self.run("port", service, str(port)).strip()
 
-    def answers(self, port: int, path: str) -> bool:
-        """Whether a GET there is a 200 now."""
+    def answers(self, path: str) -> bool:
+        """Whether a GET at the gateway is a 200 now."""
         try:
-            return requests.get(self.url(port) + path, timeout=5).ok
+            return requests.get(self.url() + path, timeout=5).ok
         except requests.RequestException:
             return False
 

@@ -1,8 +1,6 @@
 """The door to RQ, over a real Redis; the verifier's function is replaced by one that notes what it is called with."""
 
-import sys
 import threading
-import types
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from shared.queue import FUNCTION, JobRefusal, VerifyQueue, build_worker, run_worker
 from shared.queue.verify_queue import STALE_SECONDS, Renewals
 from shared.redis_link import RedisAwayError, RedisLink
+from tests.support.queue_worker import Worker
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
@@ -21,41 +20,6 @@ def link(clean_redis: str) -> Iterator[RedisLink]:
     link = RedisLink(clean_redis)
     yield link
     link.close()
-
-
-class Worker:
-    """A worker in a thread; `calls` are the digests that it was given."""
-
-    def __init__(self, link: RedisLink, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls: list[str] = []
-        self.refused: list[JobRefusal] = []
-        self.may_finish = threading.Event()
-        self.may_finish.set()
-        self.fails = False
-        self.stop = threading.Event()
-        self.serving = threading.Event()
-        module = types.ModuleType("services.verifier.job")
-        module.verify = self._verify  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "services.verifier.job", module)
-        self.thread = threading.Thread(
-            target=run_worker,
-            args=(link, "local", self.stop),
-            kwargs={"on_refused": self.refused.append, "serving": self.serving},
-        )
-        self.thread.start()
-
-    def _verify(self, digest: str) -> str:
-        self.calls.append(digest)
-        self.may_finish.wait(30)
-        if self.fails:
-            raise OSError("the disk is on fire")
-        return "promoted"
-
-    def end(self) -> None:
-        self.may_finish.set()
-        self.stop.set()
-        self.thread.join(15)
-        assert not self.thread.is_alive()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""docs/trust.md is one page whose every line names a test that exists; what README.md and docs/ point at is there."""
+"""docs/trust.md is one page whose every line names a test that exists; what the READMEs and docs/ point at is there."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "trust.md"
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "README.tr.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 MAX_LINES, MAX_COLUMNS = 130, 120
 SECTIONS = (
     "The downloader", "Redis", "The verifier", "The miner", "The origin", "An IPFS gateway", "The proxy",

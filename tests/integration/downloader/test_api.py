@@ -55,6 +55,7 @@ def test_status_tells_of_everything(service: Downloader) -> None:
     assert document["staged_genesis_sha256"] is None
     assert document["redis_up"] is False
     assert document["queue"] is None
+    assert document["miners"] == []
     assert 0 < document["disk"]["free_bytes"] <= document["disk"]["total_bytes"]
     (only,) = document["models"]
     assert set(only) == STATUS_FIELDS
@@ -140,12 +141,51 @@ def test_an_event_stream_begins_with_the_present_state(service: Downloader, path
     assert (first["sha256"], first["state"]) == (DIGEST, "downloading")
 
 
+def test_the_stream_of_all_tells_of_node_and_miners_too(service: Downloader) -> None:
+    wanted = {"status", "node", "miners"}
+    with requests.get(f"{service.url}/api/v1/events", stream=True, timeout=20) as answer:
+        kinds: dict[str, object] = {}
+        for event in answer.iter_content(None):
+            fields = dict(line.split(": ", 1) for line in event.decode().splitlines() if ": " in line)
+            kinds[fields["event"]] = json.loads(fields["data"])
+            if set(kinds) == wanted:
+                break
+    assert kinds["miners"] == []
+    status = service.get("/api/v1/status")
+    assert set(kinds["node"]) == set(status) - {"models", "miners"}
+
+
 def test_the_page_shows_the_model_and_loads_nothing_from_elsewhere(service: Downloader) -> None:
     page = requests.get(f"{service.url}/", timeout=10)
     assert page.headers["content-type"].startswith("text/html")
     assert "Tiny" in page.text
-    assert "downloading" in page.text
-    assert "//" not in page.text.replace("http-equiv", "")
+    assert "Downloading" in page.text
+    assert "//" not in page.text
+    assert 'data-needs-key="yes"' in page.text
+
+
+@pytest.mark.parametrize("path", ["/", "/page/page.js", "/page/words.js", "/page/page.css", "/page/icon.svg"])
+def test_whatever_belongs_to_the_page_is_served_under_a_strict_policy(service: Downloader, path: str) -> None:
+    for method in ("GET", "HEAD"):
+        answer = requests.request(method, f"{service.url}{path}", timeout=10)
+        assert answer.status_code == 200
+        policy = dict(rule.strip().split(" ", 1) for rule in answer.headers["content-security-policy"].split(";"))
+        assert (policy["default-src"], policy["script-src"], policy["style-src"]) == ("'none'", "'self'", "'self'")
+        assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+def test_a_file_of_the_page_that_the_browser_has_is_not_sent_again(service: Downloader) -> None:
+    url = f"{service.url}/page/page.js"
+    tag = requests.get(url, timeout=10).headers["etag"]
+    again = requests.get(url, headers={"If-None-Match": tag}, timeout=10)
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize("name", ["model.html", "render.py", "..%2Frender.py", "no.js"])
+def test_nothing_else_lies_beside_the_files_of_the_page(service: Downloader, name: str) -> None:
+    assert requests.get(f"{service.url}/page/{name}", timeout=10).status_code == 404
 
 
 def test_health_readiness_and_metrics(service: Downloader) -> None:
@@ -153,7 +193,8 @@ def test_health_readiness_and_metrics(service: Downloader) -> None:
     assert service.get("/readyz")["ready"] is True
     exposition = requests.get(f"{service.url}/metrics", timeout=10)
     assert exposition.headers["content-type"].startswith("text/plain")
-    names = {line.split()[2] for line in exposition.text.splitlines() if line.startswith("# TYPE")}
+    assert "\nprocess_start_time_seconds " in exposition.text
+    names = {line.split()[2] for line in exposition.text.splitlines() if line.startswith("# TYPE r3mes_")}
     assert names == {
         "r3mes_build_info",
         "r3mes_genesis_info",

@@ -59,6 +59,8 @@ def loaded_backend(  # noqa: PLR0913 - what a test wants otherwise, by name
         try:
             yield backend
         finally:  # in the product the process ends instead
+            if backend._aside is not None:
+                llama.llama_free(backend._aside._context)
             llama.llama_free(backend._context)
             llama.llama_model_free(backend._model)
     finally:

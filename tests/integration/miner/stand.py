@@ -197,12 +197,16 @@ class Miner:
         return self.process.wait(timeout)
 
     def engines(self) -> list[psutil.Process]:
+        found = []
+        for child in self.descendants():
+            with suppress(psutil.NoSuchProcess):  # the process of a grammar ended while we looked
+                if "services.miner.engine" in " ".join(child.cmdline()):
+                    found.append(child)
+        return found
+
+    def descendants(self) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
-            return [
-                child
-                for child in psutil.Process(self.pid).children(recursive=True)
-                if "services.miner.engine" in " ".join(child.cmdline())
-            ]
+            return psutil.Process(self.pid).children(recursive=True)
         return []
 
     def get(self, path: str, **arguments: object) -> requests.Response:
@@ -235,6 +239,11 @@ class Miner:
             return readiness
 
         return wait_until(look, timeout, f"not ready: {reason}")
+
+    def logged(self, request_id: str) -> dict[str, Any] | None:
+        """The line of the log that tells how a request ended."""
+        lines = [line for line in self.log.read_text().splitlines() if f'"request_id": "{request_id}"' in line]
+        return json.loads(lines[-1]) if lines else None
 
     def metric(self, name: str, **labels: str) -> float:
         wanted = ",".join(f'{key}="{value}"' for key, value in labels.items())

@@ -61,13 +61,17 @@ def test_a_raised_flag_ends_the_decode_and_a_lowered_one_does_not(backend: Llama
 
 
 @pytest.mark.parametrize("node", [1, 50, 300])
-def test_nothing_of_an_aborted_batch_is_in_the_cache(backend: LlamaBackend, sequence: Sequence, node: int) -> None:
+@pytest.mark.parametrize("aside", [True, False])
+def test_nothing_of_an_aborted_batch_is_in_the_cache(
+    backend: LlamaBackend, sequence: Sequence, node: int, aside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     half = len(PROMPT) // 2
-    backend.decode(
-        [
-            Slice(sequence, 0, half),
-        ]
-    )
+    assert backend._aside is not None
+    context = backend._aside._context
+    if not aside:
+        context = backend._context
+        monkeypatch.setattr(backend, "_aside", None)
+    backend.decode([Slice(sequence, 0, half)])
     backend.decode([Slice(sequence, half, len(PROMPT) - half)])
     undisturbed = next_token(backend, len(PROMPT) - half)
     backend.move((Cut(2, 0),))
@@ -81,13 +85,14 @@ def test_nothing_of_an_aborted_batch_is_in_the_cache(backend: LlamaBackend, sequ
 
     backend.decode([Slice(sequence, 0, half)])
     callback = llama.ggml_abort_callback(at_node)
-    llama.llama_set_abort_callback(backend._context, callback, None)
+    llama.llama_set_abort_callback(context, callback, None)
     with pytest.raises(AbortedError):
         backend.decode([Slice(sequence, half, len(PROMPT) - half)])
     assert calls == node
     assert llama.llama_memory_seq_pos_max(backend._memory, 2) == half - 1
     backend.decode([Slice(sequence, half, len(PROMPT) - half)])
     assert next_token(backend, len(PROMPT) - half) == undisturbed
+    monkeypatch.undo()
     backend.abort_while(AbortSwitch(NoRecorder()).flag)
 
 

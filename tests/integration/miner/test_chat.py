@@ -1,11 +1,14 @@
 """What people point at the miner: curl and the openai client, against the real model."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import openai
 import pytest
 
-from tests.integration.miner.stand import MODEL_NAME, SHA256, Miner, chat_body, events
+from tests.integration.miner.stand import MODEL_NAME, SHA256, Miner, Store, chat_body, events
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -69,6 +72,66 @@ def test_the_openai_client_chats_streams_completes_and_lists(miner: Miner) -> No
     assert [model.id for model in client.models.list()] == [MODEL_NAME]
 
 
+def test_the_asynchronous_client_chats_and_streams_together(miner: Miner) -> None:
+    async def ask() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=f"{miner.url}/v1", api_key="none", max_retries=0) as client:
+
+            async def streamed() -> str:
+                stream = await client.chat.completions.create(**wanted, stream=True)
+                return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+            async def whole() -> str:
+                answer = await client.chat.completions.create(**wanted)
+                return answer.choices[0].message.content or ""
+
+            return list(await asyncio.gather(streamed(), whole(), streamed(), whole()))
+
+    wanted: dict[str, Any] = {
+        "model": MODEL_NAME, "messages": chat_body(QUESTION)["messages"], "temperature": 0, "max_tokens": 24
+    }  # fmt: skip
+    answers = asyncio.run(ask())
+    assert all("Paris" in answer for answer in answers)
+
+
+def test_a_client_that_times_out_frees_its_sequence(miner: Miner) -> None:
+    client = openai.OpenAI(base_url=f"{miner.url}/v1", api_key="none", max_retries=0, timeout=0.5)
+    with pytest.raises(openai.APITimeoutError):
+        client.chat.completions.create(
+            model=MODEL_NAME, messages=[{"role": "user", "content": "Count."}], max_tokens=4000,
+            extra_body={"ignore_eos": True},
+        )  # fmt: skip
+    wait_until(lambda: miner.metric("r3mes_miner_requests_running") == 0, 20, "the sequence is free")
+
+
+def test_a_client_that_is_told_to_come_later_does_so_by_itself(store: Store) -> None:
+    store.put_model()
+    with Miner(store) as loading:
+        client = openai.OpenAI(base_url=f"{loading.url}/v1", api_key="none", max_retries=8, timeout=120)
+        answer = client.chat.completions.create(  # the model is not loaded yet: 503 with Retry-After
+            model=MODEL_NAME, messages=[{"role": "user", "content": QUESTION}], max_tokens=4
+        )
+        assert answer.choices[0].message.content
+        assert loading.metric("r3mes_miner_requests_total", endpoint="chat", outcome="unavailable") > 0
+
+
+def test_a_request_can_be_found_in_the_log_by_its_id(miner: Miner) -> None:
+    response = miner.chat(QUESTION, max_tokens=4)
+    line = wait_until(lambda: miner.logged(response.headers["X-Request-Id"]), 10, "its line")
+    assert (line["outcome"], line["completion_tokens"]) == ("ok", 4)
+    miner.post("/v1/chat/completions", chat_body(QUESTION, max_tokens=4), headers={"X-Request-Id": "mine-1"})
+    assert wait_until(lambda: miner.logged("mine-1"), 10, "its line")["endpoint"] == "chat"
+
+
+def test_a_request_may_take_nothing_from_the_cache(miner: Miner) -> None:
+    def cached(**fields: object) -> int:
+        usage = miner.chat("Where is the Eiffel tower?", max_tokens=2, **fields).json()["usage"]
+        return int(usage["prompt_tokens_details"]["cached_tokens"])
+
+    cached()
+    assert cached() > 10
+    assert cached(cache_prompt=False) == 0
+
+
 def test_the_openai_client_sees_errors_as_its_own(miner: Miner) -> None:
     with pytest.raises(openai.NotFoundError) as error:
         client_of(miner).chat.completions.create(model="no-such-model", messages=[{"role": "user", "content": "x"}])
@@ -94,7 +157,7 @@ def test_a_completion_continues_a_prompt_of_text_or_tokens(miner: Miner) -> None
 SHARP = (
     "1, 2, 3, 4, 5, 6, 7, 8, 9,",
     "a, b, c, d, e, f, g,",
-    "Monday, Tuesday, Wednesday,",
+    "Sunday, Monday, Tuesday, Wednesday, Thursday, Friday,",
     "January, February, March, April,",
     "red red red red red red red red",
     "2 4 6 8 10 12 14 16 18 20",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -223,24 +224,97 @@ def test_a_miner_without_a_model_stops_at_once(store: Store) -> None:
         assert miner.exit_code(10) == 0
 
 
+def accept_next(store: Store) -> tuple[bytes, str]:
+    """Have another model accepted: the same weights under another digest, with one more byte at the end of the file."""
+    content = model_file().read_bytes() + b"\0"
+    digest = hashlib.sha256(content).hexdigest()
+    store.pin(genesis_entry(model_name="Next", file_name="next.gguf", verification_sha256=digest))
+    store.accept()
+    return content, digest
+
+
+def served(miner: Miner) -> list[str]:
+    return [model["id"] for model in miner.get("/v1/models").json()["data"]]
+
+
 def test_a_newly_accepted_genesis_swaps_when_its_model_is_verified(store: Store) -> None:
     store.put_model()
     with Miner(store) as miner:
         miner.wait_ready()
-        # The same weights under another digest: one more byte at the end of the file.
-        content = model_file().read_bytes() + b"\0"
-        digest = hashlib.sha256(content).hexdigest()
-        store.pin(genesis_entry(model_name="Next", file_name="next.gguf", verification_sha256=digest))
-        store.accept()
+        content, digest = accept_next(store)
         genesis = hashlib.sha256(store.genesis.read_bytes()).hexdigest()
         wait_until(lambda: miner.metric("r3mes_genesis_info", sha256=genesis) == 1, 10, "the genesis is noticed")
         assert miner.chat("What is gravity?").status_code == 200  # the old one serves until the new one is there
+        early = miner.chat("What is gravity?", model="Next")
+        assert (early.status_code, early.headers["Retry-After"]) == (503, "5")
         store.put_model(content, digest=digest, file_name="next.gguf")
-        wait_until(lambda: [m["id"] for m in miner.get("/v1/models").json()["data"]] == ["Next"], 60, "the swap")
-        miner.wait_ready()
+        wait_until(lambda: served(miner) == ["Next"], 60, "the swap")
+        assert miner.readiness()["ready"]
         assert miner.chat("What is gravity?", model="Next").status_code == 200
         assert miner.chat("x").status_code == 404
         assert miner.metric("r3mes_miner_engine_restarts_total") == 0
+
+
+def test_where_memory_holds_two_models_no_request_fails_while_they_are_swapped(store: Store) -> None:
+    store.put_model()
+    with Miner(store) as miner, ThreadPoolExecutor(4) as pool:
+        miner.wait_ready()
+        swapped = threading.Event()
+
+        def ask_all_the_time() -> list[int]:
+            """Ask for the model that is served, whichever that is, until some time after the swap."""
+            statuses: list[int] = []
+            after = 0
+            while after < 3:
+                after += swapped.is_set()
+                name = served(miner)[0]
+                statuses.append(miner.chat("What is gravity?", model=name, max_tokens=8).status_code)
+                if statuses[-1] == 404 and served(miner)[0] != name:
+                    statuses[-1] = 200  # its name went between the two questions; nobody has it pinned any more
+            return statuses
+
+        asking = [pool.submit(ask_all_the_time) for _ in range(4)]
+        content, digest = accept_next(store)
+        store.put_model(content, digest=digest, file_name="next.gguf")
+        try:
+            wait_until(lambda: served(miner) == ["Next"], 60, "the swap")
+        finally:
+            swapped.set()
+        statuses = [status for each in asking for status in each.result(60)]
+        assert set(statuses) == {200}, statuses
+        wait_until(lambda: len(miner.engines()) == 1, 30, "the old engine is gone")
+        assert "overtaken" in miner.log.read_text()
+
+
+def test_where_memory_holds_one_model_the_old_one_answers_first(store: Store) -> None:
+    store.put_model()
+    with Miner(store, {"R3MES_DRAIN_SECONDS": "60"}, "tests.integration.miner.cramped") as miner:
+        miner.wait_ready()
+        with miner.chat("Tell a long story.", stream=True, max_tokens=600, ignore_eos=True) as running:
+            lines = running.iter_lines()
+            next(lines)
+            content, digest = accept_next(store)
+            store.put_model(content, digest=digest, file_name="next.gguf")
+            miner.wait_not_ready("another model was accepted")
+            assert len(miner.engines()) == 1
+            assert list(lines)[-2] == b"data: [DONE]"
+        wait_until(lambda: served(miner) == ["Next"], 60, "the swap")
+        assert "free beside it" in miner.log.read_text()
+
+
+def test_a_next_model_that_cannot_be_loaded_leaves_the_old_one_where_it_is(store: Store) -> None:
+    store.put_model()
+    with Miner(store, {"R3MES_ENGINE": "llama"}) as miner:
+        miner.wait_ready()
+        content = model_file().read_bytes().replace(b"layer_norm_rms_epsilon", b"layer_norm_rms_epsilom")
+        digest = hashlib.sha256(content).hexdigest()
+        store.pin(genesis_entry(model_name="Next", file_name="next.gguf", verification_sha256=digest))
+        store.accept()
+        store.put_model(content, digest=digest, file_name="next.gguf")
+        wait_until(lambda: "the next model is not loaded" in miner.log.read_text(), 60, "it was tried")
+        assert miner.readiness()["ready"]
+        assert miner.chat("What is gravity?").status_code == 200
+        assert len(miner.engines()) == 1
 
 
 def test_a_new_name_for_the_same_file_needs_no_load(store: Store) -> None:
@@ -260,7 +334,7 @@ def test_a_new_name_for_the_same_file_needs_no_load(store: Store) -> None:
     [
         ({"R3MES_MODEL": "no-such-model"}, "R3MES_MODEL"),
         ({"R3MES_N_GPU_LAYERS": "10"}, "R3MES_N_GPU_LAYERS"),
-        ({"R3MES_ENGINE": "torch"}, "R3MES_ENGINE=torch"),
+        ({"R3MES_ENGINE": "jax"}, "R3MES_ENGINE"),
         ({"R3MES_STORE_KIND": "container"}, "no genesis is accepted"),
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from services.miner.engine.aside import ASIDE_CELLS
 from services.miner.engine.llama_backend import LlamaBackend, llama
 from services.miner.engine.prefix_cache import slot_count
 from services.miner.loading import load_message
@@ -125,13 +126,16 @@ def test_llama_cpp_takes_the_memory_that_the_decision_counts(kind: str, flash: s
         ) as backend,
     ):
         slots = backend.slots + backend.sharing  # one more to take cells out and put them back
+        aside = backend._aside is not None
+        assert aside == (kind == "attention" and flash == "on")
     taken = dict.fromkeys(("KV", "RS", "output", "compute"), 0.0)
     for line in lines:
         if found := re.search(r"(KV|RS|output|compute) buffer size = +([\d.]+) MiB", line):
             taken[found[1]] += float(found[2]) * MIB
-    need = needs(settings, structure, BATCH, slots)
-    assert taken["KV"] == pytest.approx(CELLS * need.cell, abs=0.01 * MIB)
+    cells = CELLS + ASIDE_CELLS * aside
+    need = needs(settings, structure, BATCH, slots + 2 * aside)
+    assert taken["KV"] == pytest.approx(cells * need.cell, abs=0.01 * MIB)
     assert taken["RS"] == pytest.approx(SEQUENCES * need.state, abs=0.01 * MIB)
     assert taken["output"] == pytest.approx(need.logits, abs=0.01 * MIB)
     most = needs(settings, structure, BATCH, slot_count(SEQUENCES))
-    assert 0 < taken["compute"] <= most.step + most.logits + CELLS * most.step_cell
+    assert 0 < taken["compute"] <= most.step * (1 + aside) + most.logits + cells * most.step_cell

@@ -11,8 +11,8 @@ import pytest
 
 from services.downloader.api import events
 from services.downloader.api.auth import is_same_origin
-from services.downloader.api.page import status_page
 from services.downloader.board import Board
+from services.downloader.bulletin import Bulletin, keep_fresh
 from services.downloader.controls import Controls
 from services.downloader.desired import desired_pins
 from services.downloader.interrupt import Interrupt, InterruptedTransferError, Reason
@@ -30,6 +30,7 @@ from shared.store.layout import StoreLayout
 from shared.store.records import Control, RejectedRecord
 from shared.store.trust import Trust
 from tests.support.geneses import DIGEST, OTHER_DIGEST, entry, list_form, other_entry, plain_form
+from tests.support.waiting import wait_until
 
 STATUS = ModelStatus(DIGEST, "Tiny", "tiny.gguf", ModelState.ABSENT, updated_at=1.0)
 
@@ -173,12 +174,27 @@ def test_a_silent_stream_is_kept_alive_by_comments(monkeypatch: pytest.MonkeyPat
     assert comments == [": nothing new\n\n"] * 2
 
 
-def test_the_page_escapes_what_it_shows() -> None:
-    status = ModelStatus(DIGEST, "<b>T</b>", "t.gguf", ModelState.FAILED, message="<script>")
-    page = status_page(node="n", genesis="g", statuses=[status], is_redis_up=False, free_bytes=0)
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
-    assert "<b>T</b>" not in page
+def test_a_bulletin_rings_for_what_differs_and_is_told_to_those_who_want_it() -> None:
+    board, bulletin, rings = Board(), Bulletin("miners"), []
+    bulletin.add_bell(lambda: rings.append(1))
+    bulletin.show([])
+    bulletin.show([])
+    bulletin.show([{"ready": True}])
+    assert (len(rings), bulletin.latest()) == (2, (2, [{"ready": True}]))
+    board.show([STATUS])
+
+    async def first(*bulletins: Bulletin) -> list[str]:
+        stream = events.status_events(board, None, threading.Event(), bulletins)
+        return [await anext(stream) for _ in range(1 + len(bulletins))]
+
+    assert asyncio.run(first()) == [events.format_event(board.entries()[0])]
+    assert asyncio.run(first(bulletin))[1] == 'event: miners\ndata: [{"ready": true}]\n\n'
+
+
+def test_what_fails_in_keeping_a_bulletin_fresh_is_no_secret() -> None:
+    crashes: list[BaseException] = []
+    keep_fresh(Bulletin("x"), lambda: 1 // 0, 0.01, threading.Event(), crashes.append)
+    wait_until(lambda: [type(crash) for crash in crashes] == [ZeroDivisionError], what="the crash to be told")
 
 
 def test_models_of_the_staged_genesis_come_after_the_accepted_ones_and_each_once() -> None:

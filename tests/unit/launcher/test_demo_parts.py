@@ -2,21 +2,24 @@
 
 import io
 import os
+import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from launcher import endpoints
 from launcher.demo.environment import Wiring, common_environment, service_environment
 from launcher.demo.lock import demo_lock
 from launcher.demo.logs import last_words, readable
 from launcher.demo.places import demo_places, find_genesis, find_model_file
 from launcher.demo.rejections import Rejections
 from launcher.display import PlainDisplay, TerminalDisplay, describe_progress, short_path
-from launcher.endpoints import ClientSettings, base_url, demo_directory, write_endpoints
+from launcher.endpoints import ClientSettings, Role, base_url, demo_directory, write_endpoints
 from shared.errors import NotReadyError
 from shared.settings import load_settings
 from shared.store.layout import StoreLayout
@@ -209,3 +212,29 @@ def test_a_command_finds_the_stack_by_setting_then_demo_then_default(
     assert base_url(settings, "downloader") == "http://127.0.0.1:6"
     monkeypatch.setenv("R3MES_URL", "http://gateway:8000/")
     assert base_url(load_settings(ClientSettings), "downloader") == "http://gateway:8000"
+
+
+@pytest.mark.parametrize(
+    ("listening", "role", "found"),
+    [
+        ({"service", "gateway"}, "downloader", "service"),
+        ({"gateway"}, "downloader", "gateway"),
+        ({"gateway"}, "miner", "gateway"),
+        ({"gateway"}, "verifier", "service"),
+        (set(), "miner", "service"),
+    ],
+)
+def test_a_stack_in_containers_is_found_at_its_gateway_where_no_service_has_its_own_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listening: set[str], role: Role, found: str
+) -> None:
+    monkeypatch.setenv("R3MES_MODELS_DIR", str(tmp_path / "models"))
+    with ExitStack() as open_ports:
+        ports = {}
+        for name in ("service", "gateway"):
+            listener = open_ports.enter_context(socket.create_server(("127.0.0.1", 0)))
+            ports[name] = listener.getsockname()[1]
+            if name not in listening:
+                listener.close()
+        monkeypatch.setattr(endpoints, "DEFAULT_PORTS", dict.fromkeys(endpoints.DEFAULT_PORTS, ports["service"]))
+        monkeypatch.setattr(endpoints, "GATEWAY_PORT", ports["gateway"])
+        assert base_url(load_settings(ClientSettings), role) == f"http://127.0.0.1:{ports[found]}"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from launcher.display import PlainDisplay, printable
-from launcher.file_session import exit_code
 from launcher.hashing import hash_file
 from launcher.importing import failure
+from launcher.session import exit_code
 from services.downloader.interrupt import Reason
 from services.downloader.run_once import (
     Completed,

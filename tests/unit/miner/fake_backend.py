@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence as Row
 from dataclasses import dataclass
 
-from services.miner.engine.backend import NoRoomError
+import numpy as np
+
+from services.miner.engine.backend import Hidden, NoRoomError, Pooling
 from services.miner.engine.cache_moves import Copy, Cut, Forget, Gather, Move, SwapIn, SwapOut
 from services.miner.engine.logprobs import Ranking
 from services.miner.engine.messages import Likelihood, Submit
-from services.miner.engine.scheduler import Slice
+from services.miner.engine.scheduler import EMBED_TOKENS, Slice
 from services.miner.grammar.matcher import ConstraintError, Matcher
 from services.miner.grammar.wire import Constraint
 
@@ -50,6 +52,8 @@ class FakeBackend:
         self.rows: dict[int, tuple[int, ...]] = {}
         self.batches: list[list[tuple[str, int]]] = []
         self.samplers = 0
+        self.pooling: Pooling = "mean"
+        self.embedded: list[tuple[int, int]] = []  # (token, position) of the last batch, where it embedded
         self.gathered: list[tuple[int, int, int]] = []
         self.stored: dict[int, dict[int, int]] = {}  # key -> {position: token}
 
@@ -65,7 +69,10 @@ class FakeBackend:
         assert len({part.slot for part in slices}) == len(slices), "a slot stands twice in one batch"
         if self.cells_held + sum(part.count for part in slices) > self._cells:
             raise NoRoomError
-        self.rows = {}
+        self.rows, self.embedded = {}, []
+        embeds = slices[0].sequence.embeds
+        assert all(part.sequence.embeds == embeds for part in slices), "all embed, or none"
+        assert not embeds or sum(part.count for part in slices) <= EMBED_TOKENS
         row = -1
         for part in slices:
             held = self.held.setdefault(part.slot, [])
@@ -75,6 +82,8 @@ class FakeBackend:
             held.extend(Cell(token) for token in part.tokens)
             row += part.count
             self.rows[row] = tuple(cell.token for cell in held)
+            if embeds:
+                self.embedded += zip(part.tokens, range(part.start, part.start + part.count), strict=True)
         self.batches.append([(part.sequence.request_id, part.count) for part in slices])
 
     def move(self, moves: Row[Move]) -> None:
@@ -111,6 +120,10 @@ class FakeBackend:
         others = {id(cell) for other, cells in self.held.items() if other != slot for cell in cells}
         assert not others & {id(cell) for cell in held[start:]}, "a cell that another slot holds must stay"
         held[start:] = [Cell(cell.token) for cell in held[start:]]
+
+    def hidden(self, start: int, count: int) -> Hidden:
+        """What the tokens are, and where."""
+        return np.asarray(self.embedded[start : start + count], np.float32)
 
     def matcher(self, _constraint: Constraint) -> Matcher:
         raise ConstraintError("this model takes no grammar")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.miner.engine.messages import FinishReason
+from services.miner.engine.messages import FinishReason, Submit
 from services.miner.engine.prefix_cache import EXPIRY_STEP
 from services.miner.engine.prefix_tree import common_prefix, make_root, match
 from services.miner.engine.scheduler import Limits
@@ -50,6 +50,19 @@ def test_the_same_prompt_again_computes_only_its_last_token() -> None:
     stand.run()
     assert computed(stand) - before == 1
     assert stand.text("again") == stand.text("first")
+
+
+def test_a_request_that_wants_nothing_from_the_cache_computes_all_of_its_prompt() -> None:
+    stand = Stand(LIMITS)
+    stand.submit("first", SYSTEM, 2)
+    stand.run()
+    before = computed(stand)
+    stand.outputs["alone"] = []
+    stand.engine.submit(Submit("alone", tuple(SYSTEM), 2, reuses=False))
+    stand.run()
+    assert computed(stand) - before == len(SYSTEM) + 1
+    assert (stand.text("alone"), stand.reused["alone"]) == (stand.text("first"), 0)
+    stand.check_nothing_left()
 
 
 def test_a_conversation_goes_on_from_the_cells_of_its_last_answer() -> None:

@@ -11,7 +11,7 @@ import pytest
 from services.miner.engine.client import EngineClient
 from services.miner.engine.generation import EngineGoneError, Generation
 from services.miner.engine.messages import Submit
-from services.miner.recovery import Patience, Recovery
+from services.miner.recovery import LoadFailures, Patience, Recovery
 
 
 class NextEngine:
@@ -71,3 +71,12 @@ def test_when_no_engine_comes_everybody_is_told_why() -> None:
         assert recovery.waiting == 0
 
     run(work())
+
+
+def test_a_file_that_is_refused_three_times_in_a_row_is_not_tried_again() -> None:
+    failures = LoadFailures()
+    assert [failures.note("one") for _ in range(3)] == [1.0, 2.0, None]
+    assert failures.note("other") == 1.0
+    assert failures.note("one") == 1.0
+    failures.clear()
+    assert failures.note("one") == 1.0

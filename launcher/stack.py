@@ -18,7 +18,7 @@ import requests
 from pydantic import TypeAdapter, ValidationError
 
 from launcher.display import Display
-from launcher.endpoints import ClientSettings, base_url, error_message, session
+from launcher.endpoints import ClientSettings, base_url, error_message, no_answer, session
 from launcher.sse import event_data, response_lines
 from shared.errors import ConfigurationError, NotReadyError, R3mesError, UsageError
 from shared.states import ModelStatus
@@ -39,7 +39,8 @@ _MODEL = TypeAdapter(ModelStatus)
 def find_stack(settings: ClientSettings) -> Stack | None:
     """Return the stack that answers, None where none does and none was named.
 
-    Raises NotReadyError when `R3MES_URL` does not answer, UsageError when it is no downloader.
+    Raises NotReadyError when `R3MES_URL` does not answer, UsageError when it is no downloader, ConfigurationError for a
+    certificate that is not accepted or a wrong API key.
     """
     stack = Stack(base_url(settings, "downloader"), settings.api_key)
     try:
@@ -69,8 +70,8 @@ class Stack:
     def tell(self, digest: str, verb: str) -> ModelStatus:
         """Tell the downloader an operator's word; return the model's status.
 
-        Raises ConfigurationError when it wants another API key, NotReadyError when it does not answer or does not pin
-        the model any more.
+        Raises ConfigurationError when it wants another API key or its certificate is not accepted, NotReadyError when
+        it does not answer or does not pin the model any more.
         """
         document = self._json("POST", f"/api/v1/models/{digest}/{verb}")
         try:
@@ -114,9 +115,7 @@ class Stack:
             with session(self.api_key) as client:
                 answer = client.request(method, f"{self.url}{path}", timeout=ANSWER_SECONDS)
         except requests.RequestException as error:
-            raise NotReadyError(
-                f"{self.url} does not answer", next_step="check R3MES_URL, or start the stack"
-            ) from error
+            raise no_answer(self.url, error, next_step="check R3MES_URL, or start the stack") from error
         if not answer.ok:
             raise self._refusal(answer)
         try:

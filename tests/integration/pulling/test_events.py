@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,8 +17,10 @@ from launcher.ports import free_port
 from launcher.stack import Stack, find_stack
 from shared.errors import ConfigurationError, NotReadyError, R3mesError, UsageError
 from shared.states import ModelState, ModelStatus
+from tests.support.certificates import certificate
 from tests.support.origin_server import Answer, Script, ScriptedOrigin, in_turn, status
 from tests.support.pulling import NOBODY
+from tests.support.scripted_stack import ScriptedStack
 from tests.support.waiting import wait_until
 
 STATUS = ModelStatus("a" * 64, "Tiny", "tiny.gguf", ModelState.DOWNLOADING, received_bytes=1)
@@ -108,7 +111,15 @@ def test_what_is_no_stack_is_named_if_somebody_said_that_it_is_one_and_passed_ov
 
 def test_nobody_at_all_is_no_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(NotReadyError, match=f"{url} does not answer"):
+    with pytest.raises(NotReadyError, match=f"no answer from {url}: nothing listens there"):
         find_stack(ClientSettings(url=url))
     monkeypatch.setattr(stacks, "base_url", lambda *_: url)
     assert find_stack(ClientSettings()) is None
+
+
+def test_a_certificate_that_is_not_accepted_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    context, _ = certificate(tmp_path, "IP:127.0.0.1")
+    with ScriptedStack(tls=context) as stack, pytest.raises(ConfigurationError, match="certificate is not accepted"):
+        find_stack(ClientSettings(url=stack.url))

@@ -205,7 +205,7 @@ def test_what_makes_no_sense_is_said_before_anything_is_fetched(home: Path, orig
     assert "docker compose up --detach" in container.stderr
     nobody = run_r3mes(on, "pull", R3MES_URL="http://127.0.0.1:9")
     assert nobody.returncode == 6
-    assert "http://127.0.0.1:9 does not answer" in nobody.stderr
+    assert "no answer from http://127.0.0.1:9: nothing listens there" in nobody.stderr
     assert origin.requests == []
 
 

@@ -64,3 +64,13 @@ def quantiles(metric: str, *wanted: float) -> tuple[Query, ...]:
     """Return queries for quantiles of a histogram of the chosen miners."""
     rate = f"sum by (le) (rate({metric}_bucket{CHOSEN}[$__rate_interval]))"
     return tuple(Query(f"histogram_quantile({share}, {rate})", f"{share * 100:g} % within") for share in wanted)
+
+
+def within_a_day(counter: str) -> str:
+    """Return what a counter counted in 24 hours, per series, what came before the first scrape included.
+
+    increase() does not see that; a process that is younger than a day has counted nothing else.
+    """
+    grown = f"increase({counter}[24h])"
+    young = f"({counter} and on (job, instance) time() - process_start_time_seconds < 86400)"
+    return f"({grown} >= {young} or {young} or {grown})"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from monitoring.grafana.question import BAD_ABOVE_ZERO, Board, Query, Question
+from monitoring.grafana.question import BAD_ABOVE_ZERO, Board, Query, Question, within_a_day
+
+MISMATCHES = 'r3mes_verifications_total{result="mismatch"}'
+TAMPERED = 'r3mes_deletions_total{reason="tampered"}'
+CHANGED = 'r3mes_scrub_files_total{result="mismatch"}'
 
 SUPPLY = Board(
     "r3mes-supply",
@@ -30,7 +34,7 @@ SUPPLY = Board(
         ),
         Question(
             "Were wrong bytes found within a day?",
-            (Query('sum(increase(r3mes_verifications_total{result="mismatch"}[24h]))', "wrong"),),
+            (Query(f"sum({within_a_day(MISMATCHES)})", "wrong"),),
             kind="number",
             width=6,
             height=4,
@@ -41,8 +45,7 @@ SUPPLY = Board(
             "Did a verified file change within a day?",
             (
                 Query(
-                    'sum(increase(r3mes_deletions_total{reason="tampered"}[24h]))'
-                    ' + sum(increase(r3mes_scrub_files_total{result="mismatch"}[24h]))',
+                    f"sum({within_a_day(TAMPERED)}) + sum({within_a_day(CHANGED)})",
                     "changed",
                 ),
             ),
@@ -54,7 +57,7 @@ SUPPLY = Board(
         ),
         Question(
             "Did IPFS have to help within a day?",
-            (Query("sum(increase(r3mes_download_fallbacks_total[24h]))", "times"),),
+            (Query(f"sum({within_a_day('r3mes_download_fallbacks_total')})", "times"),),
             kind="number",
             width=6,
             height=4,

@@ -10,6 +10,7 @@ SCRAPE_SECONDS = 2
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 # `for: 5m`, the window of a range `[10m]`, `offset 1h`; names such as ratio_rate5m have no space or bracket before.
 _DURATION = re.compile(r"(?P<before>for: |\[|offset )(?P<count>\d+)(?P<unit>[smhd])\b")
+_AGE = re.compile(r"(?<=time\(\) - process_start_time_seconds < )\d+")
 _INTERVAL = re.compile(r"(?m)^(?P<name>  (?:scrape_interval|scrape_timeout|evaluation_interval): ).*$")
 
 
@@ -20,7 +21,7 @@ def hurried(rules: str, factor: int = HURRY) -> str:
         seconds = int(found["count"]) * _UNITS[found["unit"]] // factor
         return f"{found['before']}{max(1, seconds)}s"
 
-    return _DURATION.sub(shorter, rules)
+    return _AGE.sub(lambda found: str(int(found[0]) // factor), _DURATION.sub(shorter, rules))
 
 
 def often(configuration: str, seconds: int = SCRAPE_SECONDS) -> str:

@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from shared.errors import ExitCode
 from shared.genesis import ModelPin
 from tests.support.command_lines import Kind, of_kind
 from tests.support.compose import Stack
-from tests.support.whole_stack import ask
+from tests.support.whole_stack import ask, whole_stack
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 
@@ -28,6 +29,13 @@ NOT_HERE = {
 }
 LINES = list(dict.fromkeys(command.removeprefix("docker compose ") for _, command in of_kind(Kind.COMPOSE)))
 TYPED = [line for line in LINES if not any(re.fullmatch(pattern, line) for pattern in NOT_HERE)]
+
+
+@pytest.fixture(scope="module")
+def stack(pin: ModelPin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack of this file's own: services that begin again count from 0, and others' tests look at counts."""
+    with whole_stack(tmp_path_factory.mktemp("stack"), pin) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,39 @@
 import json
 import re
 import subprocess
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import requests
 
+from shared.genesis import ModelPin
 from tests.support.compose import Stack
+from tests.support.containers import need_engine, stack_with_origin
 from tests.support.waiting import wait_until
 
 READY_SECONDS = 240.0
 ANSWER_SECONDS = 180.0
+
+
+@contextmanager
+def whole_stack(directory: Path, pin: ModelPin) -> Iterator[Stack]:
+    """Run the stack of docker-compose.yml as it is, with an origin beside it; removed with its volumes at the end."""
+    need_engine()
+    stack = stack_with_origin(directory, pin)
+    try:
+        stack.build()
+        begun = time.monotonic()
+        stack.run("up", "--detach")
+        ask(stack, pin.model_name, within=READY_SECONDS)
+        stack.first_answer_seconds = time.monotonic() - begun
+        stack.up()
+        yield stack
+    finally:
+        print(stack.run("logs", "--no-color", "--tail", "60", check=False))  # noqa: T201  pytest shows it on failure
+        stack.down("--volumes", "--rmi", "local", "--timeout", "10")
 
 
 def body(model: str, *, tokens: int = 24, content: str = "Why is the sky blue?") -> dict[str, object]:
@@ -78,8 +102,22 @@ def samples(container: str, name: str) -> list[tuple[str, float]]:
 def scale(stack: Stack, count: int) -> list[str]:
     """Let so many miners run, and wait until all can serve."""
     stack.run("up", "--detach", "--no-recreate", "--scale", f"miner={count}")
-    wait_until(lambda: usable_miners(stack) == count, READY_SECONDS, f"the gateway knows of {count} miners")
+
+    def all_serve() -> bool:
+        # A miner counts as usable from its name in the DNS on until the gateway's first look at it.
+        assert len(ready := [miner for miner in miners(stack) if serves(miner)]) == count, ready
+        assert (usable := usable_miners(stack)) == count, usable
+        return True
+
+    wait_until(all_serve, READY_SECONDS, f"{count} miners serve, and the gateway knows it")
     return miners(stack)
+
+
+def serves(container: str) -> bool:
+    """Whether this miner says that it can serve."""
+    program = "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/readyz', timeout=10)"
+    command = ["docker", "exec", container, "python", "-c", program]
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
 
 
 def usable_miners(stack: Stack) -> int:

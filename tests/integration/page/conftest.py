@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.support.page_stand import PageStand
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # The browser is not held by the tests' own guard against traffic beyond loopback.
 ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+
+# The five seconds that are usual are too few beside another test file that computes.
+expect.set_options(timeout=20_000)
 
 OpenPage = Callable[..., Page]
 

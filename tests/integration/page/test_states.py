@@ -162,7 +162,10 @@ def test_a_miner_that_says_html_is_shown_as_it_says_and_nothing_happens(stand: P
     stand.miner.script.ready, stand.miner.script.reason = True, EVIL
     stand.miner.script.models = [served(EVIL, engine=EVIL, hardware={"threads": 1, "why": [EVIL]})]
     stand.miner.script.tokens = (EVIL,)
-    wait_until(lambda: stand.service.get("/api/v1/status")["miners"][0]["models"], what="the miner's model")
+    wait_until(
+        lambda: any(miner["models"] for miner in stand.service.get("/api/v1/status")["miners"]),  # none before a look
+        what="the miner's model",
+    )
     for scripted in (False, True):
         page = open_page(stand.url, java_script_enabled=scripted)
         expect(page.locator(".miner [data-field=engine]")).to_have_text(EVIL)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pathlib import Path
 TRACED = "%file,%desc,%fstat,%statfs,%fstatfs"
 SYNCS = frozenset({"fsync", "fdatasync"})
 END_SECONDS = 60.0
+TELL_AGAIN_SECONDS = 1.0
 _BEGUN = re.compile(r"(?P<thread>\d+) +(?P<name>\w+)\((?P<arguments>.*)")
 _RESUMED = re.compile(r"(?P<thread>\d+) +<\.\.\. \w+ resumed>(?P<rest>.*)")
 _FILES = re.compile(r"""<([^>]*)>|"([^"]+)\"""")
@@ -72,7 +74,8 @@ class Call:
 def traced(pid: int, trace: Path, inject: str = "") -> Iterator[Callable[[], None]]:
     """Trace a process, all its threads, and make happen what `inject` says, until the process has ended.
 
-    Yields what lets go of a process that lives on; of one that dies it would wait for the wrong thread, for ever.
+    Yields what lets go of a process that lives on, and waits until it has; of one that dies it would wait for the
+    wrong thread, for ever.
     """
     command = ["strace", "-f", "-y", "-s", "0", "-o", str(trace), "-e", f"trace={TRACED}", "-p", str(pid)]
     if inject:
@@ -82,11 +85,27 @@ def traced(pid: int, trace: Path, inject: str = "") -> Iterator[Callable[[], Non
         said = strace.stderr.readline().decode()
         assert "attached" in said, said
         try:
-            yield strace.terminate
+            yield lambda: let_go(strace)
             strace.wait(END_SECONDS)
         except BaseException:
             strace.kill()
             raise
+
+
+def let_go(strace: subprocess.Popen[bytes]) -> None:
+    """End strace before its process ends; raises `subprocess.TimeoutExpired` if it does not end.
+
+    A signal between its look at what has interrupted it and its wait for the process is not seen before the next event:
+    so it is told again.
+    """
+    until = time.monotonic() + END_SECONDS
+    while strace.poll() is None:
+        strace.terminate()
+        try:
+            strace.wait(TELL_AGAIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > until:
+                raise
 
 
 def injection(name: str, ordinal: int, fault: Fault) -> str:

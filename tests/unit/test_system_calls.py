@@ -1,8 +1,10 @@
 """What strace says is read right, threads that interrupt each other included."""
 
+import signal
+import subprocess
 from pathlib import Path
 
-from tests.support.system_calls import Call, read_trace, retried_sync
+from tests.support.system_calls import Call, let_go, read_trace, retried_sync
 
 TRACE = """\
 7  openat(AT_FDCWD</>, "/srv/a/models/verified", O_RDWR|O_TMPFILE, 0600) = 9</srv/a/models/verified/#12>(deleted)
@@ -51,3 +53,12 @@ def test_a_second_fsync_of_a_descriptor_whose_first_failed_is_found(tmp_path: Pa
     assert retried_sync(read(tmp_path, failed + closed + synced)) is None
     assert retried_sync(read(tmp_path, failed + synced)) is not None
     assert retried_sync(read(tmp_path, failed + closed.replace("= 0", "= -1 EIO (INJECTED)") + synced)) is not None
+
+
+def test_a_strace_that_missed_that_it_is_to_end_is_told_again() -> None:
+    misses_the_first = "trap 'trap - TERM' TERM; echo ready; while :; do sleep 0.05; done"
+    with subprocess.Popen(["sh", "-c", misses_the_first], stdout=subprocess.PIPE) as strace:
+        assert strace.stdout is not None
+        assert strace.stdout.readline() == b"ready\n"
+        let_go(strace)
+        assert strace.returncode == -signal.SIGTERM

@@ -93,13 +93,10 @@ def stack(pin: ModelPin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     pin_changed(stack, ipfs_fallback_hash=CID)
     with (stack.directory / ".env").open("a") as env:
         env.write(SETTINGS + "E2E_ORIGIN=--tamper\n")
-    try:
+    with stack:
         stack.build()
         stack.run("up", "--detach")
         yield stack
-    finally:
-        print(stack.run("logs", "--no-color", "--tail", "60", check=False))  # noqa: T201  pytest shows it on failure
-        stack.down("--volumes", "--rmi", "local", "--timeout", "10")
 
 
 @contextmanager

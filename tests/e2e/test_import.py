@@ -57,12 +57,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[St
         environment={"R3MES_IMPORT_DIR": str(folder)},
     )
     pin(stack, PINNED)
-    try:
+    with stack:
         stack.run("build", "init", "downloader", "verifier", seconds=1500)
         yield stack
-    finally:
-        print(stack.run("logs", "--no-color", "--tail", "60", check=False))  # noqa: T201  pytest shows it on failure
-        stack.down("--volumes", "--rmi", "local", "--timeout", "10")
 
 
 def pin(stack: Stack, entry: dict[str, object]) -> None:

@@ -44,13 +44,10 @@ def central(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     ports = stack.directory / "compose.central.yml"
     ports.write_text(ports.read_text().replace(":6380:6380", f":{PORT}:6380"))
     subprocess.run(["deploy/certificates", host_address()], cwd=stack.directory, check=True, capture_output=True)
-    try:
+    with stack:
         stack.run("build", "init", seconds=600)
         stack.run("up", "--detach", "--wait", "redis")
         yield stack
-    finally:
-        print(stack.run("logs", "--no-color", "--tail", "60", check=False))  # noqa: T201  pytest shows it on failure
-        stack.down("--volumes", "--rmi", "local", "--timeout", "10")
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +69,10 @@ def joined(central: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     lines = [line for line in env.read_text().splitlines() if not line.startswith("COMPOSE_FILE=")]
     env.write_text("\n".join([*lines, "HF_ENDPOINT=http://origin:9000\n"]))
     (stack.directory / "genesis" / "genesis.json").write_bytes(list_form(model(DATA)))
-    try:
+    with stack:
         stack.run("build", "init", *PARTS, seconds=600)
         stack.run("up", "--detach", "--wait", *PARTS, "origin")
         yield stack
-    finally:
-        print(stack.run("logs", "--no-color", "--tail", "60", check=False))  # noqa: T201  pytest shows it on failure
-        stack.down("--volumes", "--rmi", "local", "--timeout", "10")
 
 
 def test_its_model_is_verified_by_a_job_that_went_through_the_other_host(central: Stack, joined: Stack) -> None:

@@ -31,13 +31,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     need_engine()
     stack = Stack(tmp_path_factory.mktemp("stack"), files=["docker-compose.yml"], environment={})
     (stack.directory / ".env").write_text("HF_ENDPOINT=http://127.0.0.1:9\n")
-    try:
+    with stack:
         stack.run("build", "init", "downloader", "verifier", seconds=600)
         start(stack)
         yield stack
-    finally:
-        print(stack.run("logs", "--no-color", "--tail", "60", check=False))  # noqa: T201  pytest shows it on failure
-        stack.down("--volumes", "--rmi", "local", "--timeout", "10")
 
 
 def start(stack: Stack) -> None:

@@ -21,12 +21,9 @@ def tampered(pin: ModelPin, tmp_path: Path) -> Iterator[Stack]:
     """A stack, not started, whose origin flips one bit and has every header right."""
     need_engine()
     stack = stack_with_origin(tmp_path, pin, "--tamper")
-    try:
+    with stack:
         stack.build()
         yield stack
-    finally:
-        print(stack.run("logs", "--no-color", "--tail", "60", check=False))  # noqa: T201  pytest shows it on failure
-        stack.down("--volumes", "--rmi", "local", "--timeout", "10")
 
 
 def test_changed_bytes_are_deleted_and_nobody_serves_them(tampered: Stack, pin: ModelPin) -> None:

@@ -43,13 +43,10 @@ def stack(pin: ModelPin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     )
     genesis = stack.directory / "genesis" / "genesis.json"
     genesis.write_text(genesis.read_text().replace(pin.sha256, sha256(data)))
-    try:
+    with stack:
         stack.run("build", "init", "downloader", "verifier", "origin", seconds=600)
         stack.up()
         yield stack
-    finally:
-        print(stack.run("logs", "--no-color", "--tail", "60", check=False))  # noqa: T201  pytest shows it on failure
-        stack.down("--volumes", "--timeout", "10")
 
 
 def test_what_llama_refuses_pytorch_serves_and_says_why(stack: Stack, pin: ModelPin) -> None:

@@ -34,39 +34,37 @@ def certify(stack: Stack, name: str) -> None:
 def far(pin: ModelPin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A host with a miner, whose gateway has a certificate of a CA of its own."""
     need_engine()
-    yield from host(stack_with_origin(tmp_path_factory.mktemp("far"), pin), FAR)
+    stack = stack_with_origin(tmp_path_factory.mktemp("far"), pin)
+    certify(stack, FAR)
+    with stack:
+        start(stack)
+        yield stack
 
 
 @pytest.fixture(scope="module")
 def near(far: Stack, pin: ModelPin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The host that users come to, with a miner of its own; it knows the other's CA."""
+    """The host that users come to, with a miner of its own; it knows the other's CA, and is in its network."""
     files = ["docker-compose.yml", "compose.fleet.yml", "tests/e2e/beside.yml"]
     stack = stack_with_origin(tmp_path_factory.mktemp("near"), pin, files=files)
     shutil.copy(far.directory / "secrets" / "ca" / "ca.pem", stack.directory / "secrets" / "tls" / "ca.pem")
     (stack.directory / "secrets" / "tls" / "ca.pem").chmod(0o644)
     fleet_command(stack, "--hosts", f"https://{FAR}")
-    yield from host(stack, None, beside=far)
+    network, gateway = f"{stack.project}_default", far.run("ps", "--quiet", "gateway").strip()
+    with stack:
+        start(stack)
+        subprocess.run(["docker", "network", "connect", "--alias", FAR, network, gateway], check=True)
+        try:
+            yield stack
+        finally:
+            subprocess.run(["docker", "network", "disconnect", "--force", network, gateway], check=False)
 
 
-def host(stack: Stack, name: str | None, beside: Stack | None = None) -> Iterator[Stack]:
-    """Run a whole stack, and let the gateway of `beside` into its network."""
+def start(stack: Stack) -> None:
+    """Start a whole stack whose gateway asks for the key."""
     env = stack.directory / ".env"
     env.write_text(env.read_text() + f"R3MES_API_KEYS={KEY}\n")
-    if name is not None:
-        certify(stack, name)
-    try:
-        stack.build()
-        stack.up()
-        if beside is not None:
-            gateway = beside.run("ps", "--quiet", "gateway").strip()
-            network = f"{stack.project}_default"
-            subprocess.run(["docker", "network", "connect", "--alias", FAR, network, gateway], check=True)
-        yield stack
-    finally:
-        print(stack.run("logs", "--no-color", "--tail", "60", check=False))  # noqa: T201  pytest shows it on failure
-        if beside is not None:
-            subprocess.run(["docker", "network", "disconnect", "--force", network, gateway], check=False)
-        stack.down("--volumes", "--rmi", "local", "--timeout", "10")
+    stack.build()
+    stack.up()
 
 
 def asked(stack: Stack, model: str) -> requests.Response:

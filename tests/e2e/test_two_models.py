@@ -57,13 +57,10 @@ def stack(pin: ModelPin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     genesis = stack.directory / "genesis" / "genesis.json"
     genesis.write_text(json.dumps({"models": [*entries(genesis), second_entry(data)]}))
     fleet_command(stack, "--processor", f"{pin.model_name}=2", "--processor", f"{SECOND}=1")
-    try:
+    with stack:
         stack.build()
         stack.up()
         yield stack
-    finally:
-        print(stack.run("logs", "--no-color", "--tail", "60", check=False))  # noqa: T201  pytest shows it on failure
-        stack.down("--volumes", "--rmi", "local", "--timeout", "10")
 
 
 def entries(genesis: Path) -> list[object]:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import requests
 
@@ -20,7 +22,8 @@ COMMAND_SECONDS = 300
 class Stack:
     """`docker compose` on a copy of the working tree in `directory`, under a project name that nobody else has.
 
-    `environment` is what the shell would have; `.env` in the copy is the operator's file.
+    `environment` is what the shell would have; `.env` in the copy is the operator's file. As a context manager it shows
+    its log at the end, and is removed with its volumes and images.
     """
 
     def __init__(self, directory: Path, *, files: Sequence[str], environment: dict[str, str]) -> None:
@@ -32,6 +35,15 @@ class Stack:
         self._environment = inherited | environment
         self.first_answer_seconds = 0.0  # from `up`, its images built, to the first answer; whoever measures it sets it
         copy_tree(directory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        print(self.run("logs", "--no-color", "--tail", "60", check=False))  # noqa: T201  pytest shows it on failure
+        self.down("--volumes", "--rmi", "local", "--timeout", "10")
 
     def run(self, *arguments: str, check: bool = True, seconds: float = COMMAND_SECONDS) -> str:
         """Run `docker compose …` and return its stdout; fails the test with everything it said."""

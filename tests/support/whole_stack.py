@@ -25,7 +25,7 @@ def whole_stack(directory: Path, pin: ModelPin) -> Iterator[Stack]:
     """Run the stack of docker-compose.yml as it is, with an origin beside it; removed with its volumes at the end."""
     need_engine()
     stack = stack_with_origin(directory, pin)
-    try:
+    with stack:
         stack.build()
         begun = time.monotonic()
         stack.run("up", "--detach")
@@ -33,9 +33,6 @@ def whole_stack(directory: Path, pin: ModelPin) -> Iterator[Stack]:
         stack.first_answer_seconds = time.monotonic() - begun
         stack.up()
         yield stack
-    finally:
-        print(stack.run("logs", "--no-color", "--tail", "60", check=False))  # noqa: T201  pytest shows it on failure
-        stack.down("--volumes", "--rmi", "local", "--timeout", "10")
 
 
 def body(model: str, *, tokens: int = 24, content: str = "Why is the sky blue?") -> dict[str, object]:

@@ -17,7 +17,6 @@ from tests.support.page_stand import KEY, PageStand
 from tests.support.scripted_miner import Script, served
 
 pytestmark = pytest.mark.slow
-SECONDS = 15_000
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def script(node: PageStand) -> Script:
 
 
 def ready(page: Page, model: str = "Tiny") -> Page:
-    expect(page.get_by_role("combobox", name="Model")).to_have_value(model, timeout=SECONDS)
+    expect(page.get_by_role("combobox", name="Model")).to_have_value(model)
     return page
 
 
@@ -156,7 +155,7 @@ def test_while_no_miner_is_ready_the_box_says_so_and_works_later(
     script.ready, script.models = False, []
     node.gateway.miner = None
     page = open_page(node.url)
-    expect(page.get_by_role("combobox", name="Model")).to_have_text("none is ready", timeout=SECONDS)
+    expect(page.get_by_role("combobox", name="Model")).to_have_text("none is ready")
     send(page)
     error(page, "No miner is ready: no service is ready for this (yet)")
     node.gateway.miner = node.miner.url

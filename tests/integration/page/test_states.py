@@ -17,21 +17,20 @@ from tests.support.scripted_miner import served
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
-SECONDS = 15_000
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
 
 def live(page: Page) -> Page:
-    expect(page.locator("#live")).to_have_text("Live", timeout=SECONDS)
+    expect(page.locator("#live")).to_have_text("Live")
     return page
 
 
 def badge(page: Page, text: str) -> None:
-    expect(page.locator(".model .badge").first).to_have_text(text, timeout=SECONDS)
+    expect(page.locator(".model .badge").first).to_have_text(text)
 
 
 def headline(page: Page, text: str) -> None:
-    expect(page.locator(".headline")).to_have_text(text, timeout=SECONDS)
+    expect(page.locator(".headline")).to_have_text(text)
 
 
 def test_a_model_is_watched_from_its_first_bytes_until_a_miner_answers(stand: PageStand, open_page: OpenPage) -> None:
@@ -152,10 +151,10 @@ def test_a_model_of_the_next_genesis_appears(stand: PageStand, open_page: OpenPa
     page = live(open_page(stand.url))
     staged = model(b"next", model_name="Next", file_name="next.gguf", download_source="https://huggingface.co/next")
     stand.service.layout.next_genesis.write_bytes(json.dumps({"models": [model(DATA), staged]}).encode())
-    expect(page.locator(".model h3")).to_have_text(["Tiny", "Next"], timeout=SECONDS)
+    expect(page.locator(".model h3")).to_have_text(["Tiny", "Next"])
     expect(page.locator("[data-field=staged]")).to_be_visible()
     stand.service.layout.next_genesis.unlink()
-    expect(page.locator(".model h3")).to_have_text(["Tiny"], timeout=SECONDS)
+    expect(page.locator(".model h3")).to_have_text(["Tiny"])
 
 
 def test_a_miner_that_says_html_is_shown_as_it_says_and_nothing_happens(stand: PageStand, open_page: OpenPage) -> None:
@@ -180,10 +179,10 @@ def test_miners_that_come_and_go_are_cards_that_come_and_go(stand: PageStand, op
     stand.miner.script.models = [served("One"), served("Two")]
     page = live(open_page(stand.url))
     names = page.locator(".miner [data-field=name]")
-    expect(names).to_have_text(["One", "Two"], timeout=SECONDS)
+    expect(names).to_have_text(["One", "Two"])
     page.get_by_text("How the device was chosen").first.click()
     stand.miner.script.models = [served("One"), served("Three")]
-    expect(names).to_have_text(["One", "Three"], timeout=SECONDS)
+    expect(names).to_have_text(["One", "Three"])
     expect(page.locator(".miner details").first).to_have_attribute("open", "")  # what did not change stays as it is
 
 

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,6 +26,7 @@ from launcher.endpoints import ClientSettings
 from launcher.interrupts import gather_until_interrupted
 from launcher.options import AsJson, Quiet
 from launcher.streams import write_data
+from launcher.working_folder import working_folder
 from shared.errors import ExitCode
 from shared.settings import load_settings
 
@@ -51,7 +51,7 @@ def bench(
     """
     settings = load_settings(ClientSettings)
     display = choose_display(quiet=quiet)
-    subject = examine(os.environ, Path.cwd(), offline=offline)
+    subject = examine(os.environ, working_folder(), offline=offline)
     adopt(subject)
     busy = os.getloadavg()[0] / max(len(os.sched_getaffinity(0)), 1)
     if busy > BUSY_LOAD:

@@ -58,6 +58,9 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
+    except Exception as error:  # noqa: BLE001  the outermost: nobody foresaw it, and a traceback helps who asks for one
+        _tell(R3mesError(f"{type(error).__name__}: {error}", next_step="R3MES_DEBUG=1 shows where; please report it"))
+        sys.exit(ExitCode.FAILURE)
     sys.exit(ExitCode.OK)
 
 

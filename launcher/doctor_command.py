@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +22,7 @@ from launcher.doctor.verdict import Finding, exit_code
 from launcher.interrupts import gather_until_interrupted
 from launcher.options import AsJson, Quiet
 from launcher.streams import write_data
+from launcher.working_folder import working_folder
 from shared.errors import ExitCode
 
 
@@ -43,7 +43,7 @@ def doctor(
     """
     logging.getLogger().setLevel(logging.ERROR)  # what a start would warn of is said here in other words
     display = choose_display()
-    subject = examine(os.environ, Path.cwd(), offline=offline, deep=deep)
+    subject = examine(os.environ, working_folder(), offline=offline, deep=deep)
     blanker = blanker_of(subject.environ, subject.project)
     adopt(subject)
     if not quiet:

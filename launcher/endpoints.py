@@ -18,11 +18,12 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 import requests
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from requests.adapters import BaseAdapter
 
 from shared.errors import ConfigurationError, NotReadyError, R3mesError, UsageError
-from shared.settings import CommonSettings, secret_values
+from shared.redaction import without_credentials
+from shared.settings import CommonSettings, SentSecret, secret_values
 from shared.store.atomic import read_hostile_json, replace_json
 
 Role = Literal["miner", "downloader", "verifier"]
@@ -39,8 +40,9 @@ def parse_base_url(text: str) -> str:
     """Return the base URL of an OpenAI endpoint, which may end with `/v1`; raises ValueError."""
     try:
         parts = urlsplit(text.strip())
+        (parts.hostname or "").encode("idna")  # as the connection will; a label may be empty, or too long
         is_right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port or a bracket that is none
+    except ValueError:  # a port, a bracket or a name that is none
         is_right = False
     if not is_right:
         raise ValueError("wanted a URL such as http://127.0.0.1:8000")
@@ -58,7 +60,7 @@ class ClientSettings(CommonSettings):
         description="the stack, or for `ask` and `chat` any OpenAI endpoint, with or without `/v1`; unset: a demo that "
         "runs, else the services' own ports on this host, else the gateway's, `http://127.0.0.1:8000`",
     )
-    api_keys: SecretStr | None = Field(None, alias="R3MES_API_KEYS", description="the first one is sent")
+    api_keys: SentSecret | None = Field(None, alias="R3MES_API_KEYS", description="the first one is sent")
 
     @property
     def api_key(self) -> str | None:
@@ -72,7 +74,7 @@ class ClientSettings(CommonSettings):
         try:
             return self.model_copy(update={"url": parse_base_url(url)})
         except ValueError as error:
-            raise UsageError(f"--url: found {url!a}: {error}") from error
+            raise UsageError(f"--url: found {without_credentials(ascii(url))}: {error}") from error
 
 
 class _Endpoints(BaseModel):

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from shared.errors import UsageError
 
@@ -98,20 +98,16 @@ def _count(text: str, given: str) -> int:
 def _host(text: str) -> Host:
     """Read `[https://]HOST[:PORT][*MINERS]`."""
     place, star, miners = text.partition("*")
-    url = urlsplit(place if "://" in place else f"http://{place}")
     wanted = f"found {text!r}, wanted HOST, HOST:8000, https://HOST, or one of these with *2 for two miners"
+    try:
+        url = urlsplit(place if "://" in place else f"http://{place}")
+        port = url.port or _PORT
+    except ValueError as error:  # a bracket or a port that is none
+        raise UsageError(wanted) from error
     if url.scheme not in {"http", "https"} or not url.hostname or url.path or url.username:
         raise UsageError(wanted)
-    return Host(_address(url, wanted), url.scheme == "https", _count(miners, text) if star else 1)
-
-
-def _address(url: SplitResult, wanted: str) -> str:
-    try:
-        port = url.port or _PORT
-    except ValueError as error:
-        raise UsageError(wanted) from error
-    host = url.hostname or ""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = f"[{url.hostname}]:{port}" if ":" in url.hostname else f"{url.hostname}:{port}"
+    return Host(address, url.scheme == "https", _count(miners, text) if star else 1)
 
 
 def compose_files(pools: Sequence[Pool]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +22,7 @@ from launcher.fleet import (
 )
 from launcher.help_text import examples
 from launcher.streams import write_data
+from launcher.working_folder import working_folder
 from shared.acceptance import load_init_settings, read_candidate
 from shared.errors import ConfigurationError
 from shared.store.atomic import replace_bytes
@@ -54,7 +54,7 @@ def fleet(
     Each option may stand several times; without MODEL= it is about the first model of the genesis. Run it in the
     project's folder, and again for another fleet.
     """
-    project = Path.cwd()
+    project = working_folder()
     if not (project / "docker-compose.yml").is_file():
         raise ConfigurationError(f"no docker-compose.yml in {project}", next_step="run it in the project's folder")
     settings, _ = load_init_settings(os.environ, project=project)
@@ -66,7 +66,13 @@ def fleet(
         PROMETHEUS_FILE: prometheus_hosts(pools),
     }
     for name, text in written.items():
-        replace_bytes(project / name, text.encode(), mode=_FILE_MODE)
+        try:
+            replace_bytes(project / name, text.encode(), mode=_FILE_MODE)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot write {name}: {error.strerror}",
+                next_step="correct its rights, or those of its folder, and run the same command again",
+            ) from error
     _tell(pools, as_json=as_json)
 
 

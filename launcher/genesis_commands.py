@@ -23,6 +23,7 @@ from launcher.help_text import examples
 from launcher.one_shot import hand_over
 from launcher.options import AsJson
 from launcher.streams import write_data
+from launcher.working_folder import working_folder
 from shared.acceptance import (
     AcceptancePlan,
     accept,
@@ -77,7 +78,7 @@ def check(
 
     Digest and signature are compared with the settings, if these name any.
     """
-    settings, _ = load_init_settings(os.environ, project=Path.cwd())
+    settings, _ = load_init_settings(os.environ, project=working_folder())
     genesis = read_candidate(settings.model_copy(update={"genesis": file})).genesis
     if as_json:
         print_json(genesis_data(genesis))
@@ -151,14 +152,16 @@ def accept_command(
 ) -> None:
     """Show what changes in the operator's genesis (R3MES_GENESIS), ask, and make it the accepted one."""
     hand_over(["genesis", "accept"], flags={"--stage": staged, "--yes": yes, "--json": as_json})
-    settings, values = load_init_settings(os.environ, project=Path.cwd())
+    settings, values = load_init_settings(os.environ, project=working_folder())
     plan = plan_acceptance(settings, values)
     if staged:
         check_stageable(plan)
     is_settled = plan.is_accepted and not plan.has_new_signature and plan.trust.digests.staged is None
     idle = plan.is_staged if staged else is_settled
     if not as_json:
-        _print_plan(plan)
+        _print_plan(plan, _stdout())
+    elif not (idle or yes):
+        _print_plan(plan, _stderr())  # what is asked about has to be seen
     hint_left_out(plan.candidate.genesis)
     if not idle:
         if not yes:
@@ -200,8 +203,7 @@ def _print_written(genesis: Genesis, hashed: HashedFile, path: Path, *, as_json:
     _hint_addresses(genesis, path)
 
 
-def _print_plan(plan: AcceptancePlan) -> None:
-    out = _stdout()
+def _print_plan(plan: AcceptancePlan, out: Console) -> None:
     before = plan.trust.digests.accepted if plan.trust.digests.agree else None
     out.print(f"file      {plan.candidate.path}")
     out.print(f"accepted  {before or 'nothing yet'}")

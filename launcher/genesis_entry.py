@@ -13,6 +13,7 @@ import fcntl
 import glob
 import hashlib
 import json
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,9 +96,13 @@ def read_legacy(path: Path) -> LegacyGenesis:
 
 def check_output(legacy: LegacyGenesis, output: Path, *, overwrite: bool) -> None:
     """Raise UsageError when `output` is the old file itself, or is there and may not be replaced."""
-    if output.exists() and output.samefile(legacy.path):
+    try:
+        is_old = output.samefile(legacy.path)
+    except OSError:  # not there, or not to be had, which writing it will tell
+        is_old = False
+    if is_old:
         raise UsageError(f"{output} is the old file, which is kept", next_step="name another file with --output")
-    if not overwrite and (output.exists() or output.is_symlink()):
+    if not overwrite and os.path.lexists(output):
         raise _already_there(output)
 
 

@@ -18,6 +18,7 @@ from launcher.one_shot import hand_over
 from launcher.options import AsJson, Quiet
 from launcher.session import Done
 from launcher.streams import write_data
+from launcher.working_folder import working_folder
 from shared.acceptance import StartAction, load_init_settings, start_store
 
 # The verifier's: a verified file's directory may be read by others.
@@ -40,7 +41,7 @@ def import_(
     The pin is found by the file's digest. A file that is not pinned is left alone and named; exit code 3.
     """
     hand_over(["import"], files=files, flags={"--json": as_json, "--quiet": quiet}, quiet=quiet)
-    settings, values = load_init_settings(os.environ, project=Path.cwd())
+    settings, values = load_init_settings(os.environ, project=working_folder())
     display = choose_display(quiet=quiet)
     outcome = start_store(settings, values, judge_unchanged=False)
     if outcome.action is StartAction.ACCEPT:

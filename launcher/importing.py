@@ -9,6 +9,7 @@ handed over to the downloader. The file itself is only ever read.
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -192,7 +193,7 @@ def failure(outcome: adopting.Outcome, layout: StoreLayout, pin: ModelPin, size:
             return NotReadyError(
                 f"another process is fetching {pin.model_name}",
                 next_step="wait for it; or pause it, then run the same command again: "
-                f"curl -X POST http://127.0.0.1:8081/api/v1/models/{pin.sha256}/pause",
+                f"r3mes pause {shlex.quote(pin.model_name)}",
             )
         case adopting.NoRoom(message):
             return no_room(pin, message, adopting.missing_room(layout, pin, size))

@@ -21,6 +21,7 @@ from launcher.help_text import examples
 from launcher.joining import joining_script, read_ca
 from launcher.options import AsJson
 from launcher.streams import write_data
+from launcher.working_folder import working_folder
 from shared.acceptance import (
     InitSettings,
     StartAction,
@@ -117,7 +118,7 @@ def join(
         raise ConfigurationError(
             f"{node} is not in R3MES_JOINED_NODES", next_step=f"add it in .env, make up, and ask again: {node}"
         )
-    write_data(joining_script(CREDENTIALS, node, redis, read_ca(Path.cwd())))
+    write_data(joining_script(CREDENTIALS, node, redis, read_ca(working_folder())))
 
 
 def prepare_redis_data(path: Path) -> None:
@@ -134,7 +135,7 @@ def prepare_redis_data(path: Path) -> None:
 
 
 def _settings() -> tuple[InitSettings, dict[str, str]]:
-    return load_init_settings(os.environ, project=Path.cwd())
+    return load_init_settings(os.environ, project=working_folder())
 
 
 def _console() -> Console:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from launcher.display import printable
 from launcher.programs import ask_program, is_there
+from launcher.working_folder import working_folder
 from shared.errors import UsageError
 
 RUN = ("docker", "compose", "run", "--rm", "--no-deps")
@@ -31,7 +32,7 @@ def hand_over(
 
     Raises UsageError for a file or a setting that cannot be handed over.
     """
-    if not has_container_stack(os.environ, Path.cwd()):
+    if not has_container_stack(os.environ, working_folder()):
         return
     if ignored := [name for name in _SETTINGS if os.environ.get(name)]:
         raise UsageError(
@@ -62,9 +63,8 @@ def has_container_stack(environ: Mapping[str, str], folder: Path) -> bool:
 def one_shot(words: Sequence[str], files: Sequence[Path], *, is_terminal: bool) -> list[str]:
     """Return the command; raises UsageError for a file in a folder that Compose cannot name."""
     places = [file.resolve() for file in files]
-    folders = dict.fromkeys(
-        place.parent for place in places if place.exists()
-    )  # Docker would make one that is not there
+    # Docker would make a folder that is not there; `Path.exists` would raise for one that is barred.
+    folders = dict.fromkeys(place.parent for place in places if os.path.exists(place))  # noqa: PTH110
     for folder in folders:
         if ":" in str(folder):
             raise UsageError(f"{folder}: Compose mounts no folder with a colon in its name", next_step="move the file")

@@ -7,11 +7,10 @@ on then, and in this process what came is kept for the next time.
 
 from __future__ import annotations
 
-import shlex
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +22,7 @@ from launcher.interrupts import StoppedError
 from launcher.model_names import choose
 from launcher.model_view import ModelView
 from launcher.stack import Stack
+from launcher.store_errors import store_errors
 from services.downloader import run_once as downloading
 from services.verifier import run_once as verifying
 from shared.errors import DiskFullError, NotReadyError, R3mesError
@@ -151,7 +151,8 @@ class Here:
     def statuses(self, model: Wanted, stop: threading.Event) -> Generator[ModelStatus, None, None]:
         """Download with the downloader's code; the verifier's follows, and judges at the end."""
         assert model.pin is not None  # noqa: S101 - `choose` gave it
-        with _translated(self._layout, model.pin), verifying.Companion(self._layout, model.sha256) as companion:
+        failed = f"cannot fetch {model.model_name}"
+        with store_errors(self._layout, failed), verifying.Companion(self._layout, model.sha256) as companion:
             judge = _Judge(self._layout, model.pin, companion, stop)
             yield from downloading.download_once(self._layout, model.pin, judge, stop)
 
@@ -220,15 +221,3 @@ def no_verdict(layout: StoreLayout, pin: ModelPin) -> R3mesError:
             next_step=f"free some space, {again}",
         )
     return R3mesError(f"there is no verdict on {pin.model_name}", next_step=f"check the disk, {again}")
-
-
-@contextmanager
-def _translated(layout: StoreLayout, pin: ModelPin) -> Iterator[None]:
-    """Turn an error of the store's directories into one for a person."""
-    try:
-        yield
-    except OSError as error:
-        raise R3mesError(
-            f"cannot fetch {pin.model_name}: {error}",
-            next_step=f"check the disk and the owner of {shlex.quote(str(layout.root))}",
-        ) from error

@@ -1,4 +1,4 @@
-"""stdout and stderr as a command finds them: closed, full, at their end, or unable to write a letter."""
+"""stdin, stdout and stderr as a command finds them: closed, full, at their end, or unable to write a letter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ class OutputError(R3mesError):
 
 
 def mend_streams() -> None:
-    """Let a closed stream swallow what is said, and let a letter that one cannot write cost no more than itself."""
+    """Let a closed stream be one that swallows all and says nothing; a letter that one cannot write is lost alone."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115  it lives as long as the process
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

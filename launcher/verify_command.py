@@ -24,6 +24,7 @@ from launcher.one_shot import hand_over
 from launcher.options import AsJson, Quiet
 from launcher.session import Done
 from launcher.streams import write_data
+from launcher.working_folder import working_folder
 from shared.acceptance import load_init_settings, read_candidate
 from shared.acceptance.store_root import check_store
 from shared.acceptance.trust_state import read_trust_state
@@ -87,7 +88,7 @@ def find_known() -> Known:
     Raises StoreError when what was accepted cannot be used, GenesisError where nothing is accepted and the operator's
     file is missing or wrong.
     """
-    settings, _ = load_init_settings(os.environ, project=Path.cwd())
+    settings, _ = load_init_settings(os.environ, project=working_folder())
     layout = StoreLayout(settings.store_root)
     check_store(layout, settings.store_kind)
     if not read_trust_state(layout).digests.empty:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 
 from launcher.display import Display, short_path
 from launcher.endpoints import ClientSettings
 from launcher.one_shot import has_container_stack
 from launcher.pulling import ByStack, Here
 from launcher.stack import Stack, find_stack
+from launcher.working_folder import working_folder
 from shared.acceptance import StartAction, load_init_settings, start_store
 from shared.errors import NotReadyError
 from shared.settings import load_settings
@@ -30,7 +30,7 @@ def find_way(display: Display) -> ByStack | Here:
     if stack is not None:
         display.say(f"asking the stack at {stack.url}")
         return ByStack(stack, display)
-    settings, values = load_init_settings(os.environ, project=Path.cwd())
+    settings, values = load_init_settings(os.environ, project=working_folder())
     outcome = start_store(settings, values, judge_unchanged=False)
     if outcome.action is StartAction.ACCEPT:
         display.say(f"genesis accepted, sha256 {outcome.sha256}")
@@ -44,7 +44,7 @@ def running_stack() -> Stack | None:
     """Return the stack that answers, None on a host where none does; raises as `find_way` does."""
     settings = load_settings(ClientSettings)
     stack = find_stack(settings)
-    if stack is None and (settings.store_kind == "container" or has_container_stack(os.environ, Path.cwd())):
+    if stack is None and (settings.store_kind == "container" or has_container_stack(os.environ, working_folder())):
         raise NotReadyError(
             "no stack answers, and the store of a container stack is for its services alone",
             next_step="start it: docker compose up --detach; or name the one that runs: R3MES_URL",

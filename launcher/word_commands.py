@@ -14,6 +14,7 @@ from launcher.options import AsJson, Quiet
 from launcher.pull_command import Models
 from launcher.pulling import pins_of
 from launcher.stack import Stack
+from launcher.store_errors import store_errors
 from launcher.streams import write_data
 from launcher.ways import host_store, running_stack
 from services.downloader.run_once import Verb, tell_once
@@ -60,7 +61,8 @@ def retry(models: Models = None, *, as_json: AsJson = False, quiet: Quiet = Fals
 def tell(verb: Verb, wanted: list[str], *, as_json: bool, quiet: bool) -> None:
     """Tell whoever fetches models; print how each is then.
 
-    Raises NotReadyError where a stack has to run, or another process fetches the model; ConfigurationError for the key.
+    Raises NotReadyError where a stack has to run, or another process fetches the model; ConfigurationError for the key;
+    DiskFullError and R3mesError of the store.
     """
     display = choose_display(quiet=quiet)
     stack = running_stack()
@@ -82,7 +84,8 @@ def _by_store(layout: StoreLayout, verb: Verb, wanted: list[str]) -> list[ModelS
     said: list[ModelStatus] = []
 
     def work(stop: threading.Event) -> None:
-        said.extend(tell_once(layout, pin, verb, stop) for pin in choose(wanted, pins_of(layout)))
+        with store_errors(layout, f"cannot {verb}"):
+            said.extend(tell_once(layout, pin, verb, stop) for pin in choose(wanted, pins_of(layout)))
 
     with Interrupts() as interrupts:
         try:

@@ -31,5 +31,5 @@ def ago(seconds: float) -> str:
 
 
 def iso(epoch: float) -> str:
-    """Return a moment as `2026-01-31T23:59:00Z`."""
+    """Return a moment, before the year 10000, as `2026-01-31T23:59:00Z`."""
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

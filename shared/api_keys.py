@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from shared.settings import split_secret
+from shared.settings import can_be_sent, split_secret
 
 LOOK_SECONDS = 1.0  # how soon a changed file counts
 
@@ -32,7 +32,8 @@ def is_authorised(header: str | None, keys: Sequence[str]) -> bool:
 class KeyRing:
     """The keys that count now. Those of a `file` are read again, so that they can be changed without a restart.
 
-    A file that is gone, cannot be read or holds no key changes nothing: the last keys stay, and the API never opens.
+    A file that is gone, cannot be read, or holds no key or one that nobody can send, changes nothing: the last keys
+    stay, and the API never opens.
     """
 
     def __init__(
@@ -62,6 +63,6 @@ class KeyRing:
             found = split_secret(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError):
             return
-        if found and found != self._keys:
+        if found and found != self._keys and all(map(can_be_sent, found)):
             _log.info("the API keys changed", count=len(found))
             self._keys = found

@@ -17,8 +17,11 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from shared.errors import ConfigurationError
+from shared.redaction import only_hosts, without_credentials
 
 SECRET_NAMES = frozenset({"R3MES_REDIS_URL", "R3MES_API_KEYS", "HF_TOKEN"})
+# Addresses of which nothing but the host is for other eyes.
+SECRET_PATH_NAMES = frozenset({"R3MES_CHAIN_RPC"})
 
 KNOWN_NAMES = frozenset(
     name
@@ -86,6 +89,21 @@ def _check_home(path: Path) -> Path:
 
 UserPath = Annotated[Path, AfterValidator(_check_home)]
 """A path that may begin with `~` or `~user`, whose home is there to be found."""
+
+
+def can_be_sent(key: str) -> bool:
+    """Tell whether a key arrives in an `Authorization` header as it was meant, whatever client sends it."""
+    return key.isascii() and key.isprintable()
+
+
+def _check_sendable(secret: SecretStr) -> SecretStr:
+    if not all(map(can_be_sent, secret_values(secret))):
+        raise ValueError("wanted ASCII letters, digits and signs alone: nothing else passes an HTTP header")
+    return secret
+
+
+SentSecret = Annotated[SecretStr, AfterValidator(_check_sendable)]
+"""One or several, comma- or line-separated, that go into an `Authorization` header."""
 
 
 class CommonSettings(BaseModel):
@@ -178,7 +196,8 @@ def _describe(error: ValidationError, values: Mapping[str, Any]) -> Configuratio
     first = error.errors(include_url=False, include_input=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "settings"
     found = "a secret" if name in SECRET_NAMES else ascii(values.get(name))
-    return ConfigurationError(f"{name}: found {found}: {first['msg']}", next_step=f"correct {name} or unset it")
+    shown = (only_hosts if name in SECRET_PATH_NAMES else without_credentials)(f"found {found}: {first['msg']}")
+    return ConfigurationError(f"{name}: {shown}", next_step=f"correct {name} or unset it")
 
 
 def secret_values(secret: SecretStr | None) -> tuple[str, ...]:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+
+# Whoever reads a status or a document from elsewhere reckons and prints with what these let through.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Measure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[Measure, Field(lt=253_402_300_800)]
+"""Since the epoch, before the year 10000."""
 
 
 class ModelState(StrEnum):
@@ -53,14 +61,14 @@ class ModelStatus:
     reason: FailureReason | None = None
     message: str = ""
     source: Source | None = None
-    received_bytes: int = 0
-    expected_bytes: int | None = None
-    hashed_bytes: int = 0
-    bytes_per_second: float | None = None
-    eta_seconds: float | None = None
-    next_attempt_at: float | None = None
-    verified_at: float | None = None
-    updated_at: float = 0.0
+    received_bytes: Count = 0
+    expected_bytes: Count | None = None
+    hashed_bytes: Count = 0
+    bytes_per_second: Measure | None = None
+    eta_seconds: Measure | None = None
+    next_attempt_at: Seconds | None = None
+    verified_at: Seconds | None = None
+    updated_at: Seconds = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object with every field."""
@@ -73,6 +81,6 @@ class VerificationProgress:
 
     sha256: str
     generation: str
-    hashed_bytes: int
-    size_bytes: int
-    updated_at: float
+    hashed_bytes: Count
+    size_bytes: Count
+    updated_at: Seconds

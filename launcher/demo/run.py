@@ -33,6 +33,7 @@ from launcher.interrupts import Interrupts
 from launcher.origin import Origin
 from launcher.ports import claimed_ports
 from launcher.redis_server import RedisServer
+from launcher.working_folder import working_folder
 from shared.acceptance import StartOutcome, load_init_settings, start_store
 from shared.errors import ConfigurationError, ExitCode, StoreError
 from shared.genesis import Genesis, ModelPin
@@ -84,7 +85,7 @@ class _Demo:
         origin = self._stack.enter_context(self._origin(model_file))
         wiring = Wiring(
             models=self._places.models,
-            genesis=find_genesis(user, Path.cwd()),
+            genesis=find_genesis(user, working_folder()),
             origin_url=origin.url,
             ports=self._stack.enter_context(claimed_ports(DEFAULT_PORTS)),
             redis_url_file=self._redis.url_file,
@@ -157,7 +158,7 @@ class _Demo:
 
 def accept(environ: Mapping[str, str]) -> StartOutcome:
     """Do what the first service to start does on a host; raises ConfigurationError."""
-    settings, values = load_init_settings(environ, project=Path.cwd())
+    settings, values = load_init_settings(environ, project=working_folder())
     return start_store(settings, values, judge_unchanged=False)
 
 

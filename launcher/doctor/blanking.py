@@ -10,15 +10,13 @@ import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote, unquote, urlsplit
 
-from shared.settings import SECRET_NAMES, split_secret
+from shared.redaction import BLANK, without_credentials
+from shared.settings import SECRET_NAMES, SECRET_PATH_NAMES, split_secret
 
-BLANK = "***"
 # What is shorter is in half of all words, and protects nothing.
 SHORTEST = 4
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|PRIVATE_KEY|ACCESS_KEY|AUTH", re.IGNORECASE)
-_USER_INFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{6,}|(?<=Bearer )[^\s'\"]+")
-_QUERY = re.compile(r"(?<=://)([^\s'\"?]+)\?[^\s'\"]+")
 
 
 class Blanker:
@@ -35,9 +33,7 @@ class Blanker:
         """Return `text` without what must not be seen."""
         if self._secrets is not None:
             text = self._secrets.sub(BLANK, text)
-        text = _USER_INFO.sub(f"{BLANK}@", text)
-        text = _TOKEN.sub(BLANK, text)
-        text = _QUERY.sub(rf"\1?{BLANK}", text)
+        text = _TOKEN.sub(BLANK, without_credentials(text))
         return self._home.sub("~", text) if self._home is not None else text
 
     def data(self, value: object) -> object:
@@ -58,6 +54,8 @@ def secrets_of(values: Mapping[str, str], files: Iterable[str] = ()) -> set[str]
         if name in SECRET_NAMES or (_SECRET_NAME.search(name) and not name.endswith("_FILE")):
             found |= {value.strip(), *split_secret(value)}
         found |= _passwords(value)
+        if name in SECRET_PATH_NAMES:
+            found |= _paths(value)
     return {each for each in found if each}
 
 
@@ -70,6 +68,15 @@ def _passwords(value: str) -> set[str]:
             found |= {text for text in (parts.password, parts.username) if text}
         except ValueError:
             continue
+    return found
+
+
+def _paths(value: str) -> set[str]:
+    """Return the paths of addresses, and what each ends with, which is what a key would be."""
+    found: set[str] = set()
+    for address in value.split(","):
+        path = address.partition("://")[2].partition("/")[2].strip().strip("/")
+        found |= {path, path.rpartition("/")[2]}
     return found
 
 

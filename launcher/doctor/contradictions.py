@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from urllib.parse import urlsplit
 
 from launcher.doctor.judges.settings import Contradiction
 from shared.genesis import ModelPin
@@ -61,7 +60,7 @@ def _doors(environ: Mapping[str, str]) -> Iterator[Contradiction]:
             "name the hosts instead: host:port,…",
         )
     url = environ.get("R3MES_URL", "")
-    if url and urlsplit(url).scheme not in {"http", "https"}:
+    if url and not url.strip().lower().startswith(("http://", "https://")):
         yield Contradiction(
             "R3MES_URL", f"R3MES_URL={url} is no http address", "for example http://127.0.0.1:8000", is_fatal=True
         )

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 
 from services.downloader.miners.places import MinerPlaces
 from shared.chain import ChainRpc
-from shared.settings import CommonSettings, Listen, ListenAddress, UserPath, load_settings, split_list
+from shared.settings import CommonSettings, Listen, ListenAddress, SentSecret, UserPath, load_settings, split_list
 
 # Asked only for a pin that names a CID, and only after Hugging Face failed.
 PUBLIC_IPFS_GATEWAYS = ("https://ipfs.io", "https://dweb.link")
@@ -29,7 +29,7 @@ class DownloaderSettings(CommonSettings):
         description="in Compose a Redis outside of the stack, which needs `R3MES_NODE`; without it `init` makes the "
         "credentials ([pinning.md](pinning.md))",
     )
-    api_keys: SecretStr | None = Field(
+    api_keys: SentSecret | None = Field(
         None,
         alias="R3MES_API_KEYS",
         description="keys for `POST /api/…`, separated by commas; those of a file one a line, and they may change "
@@ -39,7 +39,7 @@ class DownloaderSettings(CommonSettings):
     chain_rpc: ChainRpc | None = Field(
         None, alias="R3MES_CHAIN_RPC", description="as for `init`: a quorum's veto stops downloads while this runs"
     )
-    hf_token: SecretStr | None = Field(
+    hf_token: SentSecret | None = Field(
         None, alias="HF_TOKEN", description="for gated models; sent to the Hugging Face endpoint alone"
     )
     ipfs_gateways: Annotated[tuple[str, ...], BeforeValidator(split_list)] = Field(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from services.miner.engine.prefix_cache import MAX_SLOTS
 from services.miner.model.gguf_types import CACHE_TYPES
-from shared.settings import CommonSettings, Listen, ListenAddress, load_settings, secret_values, split_list
+from shared.settings import CommonSettings, Listen, ListenAddress, SentSecret, load_settings, secret_values, split_list
 
 Positive = Annotated[int, Field(gt=0)]
 AutoOrPositive = Literal["auto"] | Positive
@@ -30,7 +30,7 @@ class MinerSettings(CommonSettings):
         alias="R3MES_LISTEN",
         description="where its API and metrics are; images set `0.0.0.0:8080`",
     )
-    api_keys: SecretStr | None = Field(
+    api_keys: SentSecret | None = Field(
         None,
         alias="R3MES_API_KEYS",
         description="keys for `/v1`, separated by commas; those of a file one a line, and they may change without a "

@@ -17,7 +17,7 @@ from typing import Annotated
 
 from dotenv import dotenv_values
 from dotenv.parser import Binding, parse_stream
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field
 
 from shared.acceptance.minisign import PublicKey, parse_public_key
 from shared.chain import ChainRpc
@@ -27,6 +27,7 @@ from shared.settings import (
     SECRET_NAMES,
     CommonSettings,
     NodeName,
+    SentSecret,
     UserPath,
     check_names,
     load_settings,
@@ -80,7 +81,7 @@ class InitSettings(CommonSettings):
     allow_open: bool = Field(
         default=False, alias="R3MES_ALLOW_OPEN", description="`1` allows `R3MES_BIND` beyond loopback without keys"
     )
-    api_keys: SecretStr | None = Field(
+    api_keys: SentSecret | None = Field(
         None, alias="R3MES_API_KEYS", description="asked for when `R3MES_BIND` is beyond loopback"
     )
     bind: str = Field(

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from shared.states import FailureReason, Source
+from shared.states import Count, FailureReason, Seconds, Source
 from shared.store.atomic import read_bytes, read_hostile_bytes, replace_bytes
 from shared.store.layout import (
     DIGEST,
@@ -28,10 +28,8 @@ MAX_RANGES = 1024
 _INT64 = 2**63 - 1
 
 Digest = Annotated[str, Field(pattern=f"^{DIGEST.pattern}$")]
-Count = Annotated[int, Field(ge=0, le=_INT64)]
 Inode = Annotated[int, Field(ge=0, lt=2**64)]  # overlays and network file systems use all 64 bits
 Nanoseconds = Annotated[int, Field(ge=-_INT64, le=_INT64)]  # of a clock that may stand before 1970
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=4096)]
 Name = Annotated[str, Field(max_length=255)]
 

@@ -86,8 +86,12 @@ def proxy_for(url: str) -> str:
 
 
 def _place(url: str) -> tuple[str, str, int]:
-    parts = urlsplit(proxy_for(url) or url)
-    return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        parts = urlsplit(proxy_for(url) or url)
+        port = parts.port
+    except ValueError:  # a proxy that is no address, which is told by itself
+        parts, port = urlsplit(url), None
+    return parts.scheme, parts.hostname or "", port or (443 if parts.scheme == "https" else 80)
 
 
 def _default_v4() -> bool | None:

@@ -176,6 +176,35 @@ def test_accept_shows_the_difference_on_a_terminal_and_does_as_it_is_told(
     assert [model["model_name"] for model in shown["models"]] == [models]
 
 
+@pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("\x03", 130), ("\x04", 130)])
+def test_a_script_s_accept_shows_what_it_asks_about_and_an_interrupt_is_130(
+    shell: Shell, answer: str, status: int
+) -> None:
+    shell.genesis.write_bytes(plain_form())
+    shell.run("init")
+    shell.genesis.write_bytes(list_form(other_entry()))
+
+    terminal = pexpect.spawn(
+        R3MES[0], [*R3MES[1:], "genesis", "accept", "--json"], cwd=str(shell.project), env=shell.environ, timeout=30
+    )
+    terminal.expect("removed Tiny")
+    terminal.expect("Accept this genesis")
+    terminal.send(answer)
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+
+    assert terminal.exitstatus == status
+
+
+def test_a_provider_s_key_in_an_endpoint_is_not_shown(shell: Shell) -> None:
+    shell.genesis.write_bytes(plain_form())
+    done = shell.run("init", "check", R3MES_CHAIN_RPC="https://a.example/v3/provider-key,https://b.example/other-key")
+    assert done.returncode == 78
+    assert "R3MES_CHAIN_RPC" in done.stderr
+    assert "https://a.example/***" in done.stderr
+    assert "-key" not in done.stderr
+
+
 def test_a_signature_is_checked_by_every_command_and_shown(shell: Shell) -> None:
     key = {"R3MES_GENESIS_PUBKEY": public_key()}
     shell.genesis.write_bytes(GENESIS)

@@ -49,6 +49,34 @@ def test_a_closed_stream_changes_nothing_else(check: str, closed: str) -> None:
     assert ("Tiny" in done.stdout) is (">&-" not in closed.replace("2>&-", ""))
 
 
+@pytest.mark.parametrize(("command", "status", "said"), [("ask", 2, "error: there is no question"), ("chat", 0, "")])
+def test_a_closed_stdin_is_one_that_says_nothing(command: str, status: int, said: str) -> None:
+    done = shell(f"{sys.executable} -m launcher {command} --url http://127.0.0.1:1 <&-")
+    assert done.returncode == status
+    assert done.stderr.split("\n")[0] == said
+
+
+@pytest.mark.parametrize("command", ["verify x", "fleet", "init", "genesis show"])
+def test_a_folder_that_was_removed_is_a_usage_error(tmp_path: Path, command: str) -> None:
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    line = f"cd {folder}; rmdir {folder}; exec {sys.executable} -m launcher {command}"
+    done = shell(line, PYTHONPATH=str(PROJECT), R3MES_URL="")
+    assert done.returncode == 2
+    assert "the folder that this was called in cannot be had" in done.stderr
+
+
+def test_what_nobody_foresaw_is_one_line_and_a_traceback_for_who_asks() -> None:
+    program = "import launcher.cli as cli; cli.app.command('fall')(lambda: 1 / 0); cli.main()"
+    fall = f'{sys.executable} -c "{program}" fall'
+    done = shell(fall)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "error: ZeroDivisionError: division by zero"
+    assert "R3MES_DEBUG=1" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in shell(fall, R3MES_DEBUG="1").stderr
+
+
 def test_a_reader_that_leaves_early_gets_no_traceback(check: str) -> None:
     done = shell(f"{check} | true")
     assert done.returncode in {0, 1}

@@ -166,6 +166,16 @@ def test_a_migration_that_would_not_be_right_writes_nothing(
     assert legacy.read_bytes() == raw
 
 
+def test_a_name_that_no_file_can_have_is_refused_in_a_line(shell: Shell, legacy: Path) -> None:
+    model = shell.project / "tiny.gguf"
+    model.write_bytes(b"GGUF")
+    options = ("--file", str(model), "--name", "Tiny", "--url", "https://huggingface.co/o/t/resolve/main/tiny.gguf")
+    done = shell.run("genesis", "migrate", str(legacy), *options, "--output", "a" * 300)
+    assert done.returncode == 78
+    assert "name too long" in done.stderr
+    assert "next: " in done.stderr
+
+
 def test_what_is_not_carried_over_is_named(shell: Shell, legacy: Path) -> None:
     legacy.write_text(json.dumps({"model_ipfs": "", "comment\x1b[2J": "x"}))
 

@@ -52,7 +52,7 @@ def test_keys_of_a_file_change_without_a_restart(tmp_path: Path) -> None:
     assert [ring.authorises(f"Bearer {key}") for key in ("old", "new", "newer")] == [False, True, True]
 
 
-@pytest.mark.parametrize("content", [None, b"", b" \n,\n", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, b"", b" \n,\n", b"\xff\xfe", "schlüssel\n".encode()])
 def test_a_file_that_says_nothing_leaves_the_last_keys(tmp_path: Path, content: bytes | None) -> None:
     file, clock = tmp_path / "keys", Clock()
     ring = KeyRing(("old",), file, clock)

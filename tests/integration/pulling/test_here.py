@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from services.downloader.transfer.incoming import read_journal
-from shared.states import Source
+from shared.states import FailureReason, Source
 from shared.store.records import Control, Lease
 from shared.store.verified import has_right_receipt
 from tests.support.downloader_process import MIB, model
@@ -180,6 +181,35 @@ def test_a_download_of_another_process_is_left_to_it(home: Path, origin: Scripte
         hold.release()
         assert first.wait() == 0, first.stderr
     assert is_verified(on)
+
+
+def test_a_store_that_cannot_be_written_is_one_line_with_what_to_look_at(home: Path, origin: ScriptedOrigin) -> None:
+    on = alone(home, origin)
+    assert run_r3mes(on, "pause").returncode == 78  # nothing is accepted yet
+    assert run_r3mes(on, "pull").returncode == 0
+    shutil.rmtree(on.layout.verified_dir(DIGEST))
+    shutil.rmtree(on.layout.incoming)
+    on.layout.incoming.write_text("no folder")
+
+    for command in ("pause", "retry"):
+        done = run_r3mes(on, command)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: cannot {command}: ")
+        assert "check the disk and the owner of" in done.stderr
+
+
+@pytest.mark.parametrize("at", ["1e300", "253402300800"])
+def test_a_forged_moment_that_no_clock_shows_is_no_document(home: Path, origin: ScriptedOrigin, at: str) -> None:
+    on = alone(home, origin)
+    assert run_r3mes(on, "pull").returncode == 0
+    shutil.rmtree(on.layout.verified_dir(DIGEST))
+    control = Control(reason=FailureReason.SOURCE_UNAVAILABLE, next_attempt_at=1.0).model_dump_json().encode()
+    on.layout.control(DIGEST).write_bytes(control.replace(b"1.0", at.encode()))
+
+    done = run_r3mes(on, "status")
+
+    assert done.returncode == 0, done.stderr
+    assert "tried again" not in done.stdout
 
 
 def test_a_file_that_lies_where_the_link_belongs_is_adopted_and_nothing_is_downloaded(

@@ -25,13 +25,32 @@ def test_a_base_url_may_end_with_v1(text: str, base: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["host:8000", "ftp://host", "http://", "http://host:x", "http://[::1", "http://u:p@host", "http://h/?a=b"]
+    "text",
+    [
+        "host:8000",
+        "ftp://host",
+        "http://",
+        "http://host:x",
+        "http://[::1",
+        "http://u:hunter2@host",
+        "http://h/?a=b",
+        "http://a..b",
+        f"http://{'a' * 64}.example",
+    ],
 )
 def test_what_is_no_base_url_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="R3MES_URL"):
+    with pytest.raises(ConfigurationError, match="R3MES_URL") as of_setting:
         load_settings(ClientSettings, {"R3MES_URL": text})
-    with pytest.raises(UsageError, match="--url"):
+    with pytest.raises(UsageError, match="--url") as of_option:
         ClientSettings().at(text)
+    assert "hunter2" not in of_setting.value.diagnostics() + of_option.value.diagnostics()
+
+
+@pytest.mark.parametrize("keys", ["anahtarş", "good,schlüssel", "two\rlines"])
+def test_a_key_that_no_header_carries_is_refused_and_not_shown(keys: str) -> None:
+    with pytest.raises(ConfigurationError, match="R3MES_API_KEYS: found a secret") as caught:
+        load_settings(ClientSettings, {"R3MES_API_KEYS": keys})
+    assert keys not in caught.value.diagnostics()
 
 
 def test_the_option_wins_over_the_variable() -> None:

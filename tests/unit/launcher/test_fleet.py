@@ -60,6 +60,7 @@ def test_pools_come_in_the_order_of_the_genesis_and_options_add_up() -> None:
         ((), (), ("me@far",)),
         ((), (), ("far:http",)),
         ((), (), ("far:99999",)),
+        ((), (), ("[fd00::1",)),
         ((), (), ("far*",)),
         ((), (), ("far\n    server evil evil:1",)),
     ],

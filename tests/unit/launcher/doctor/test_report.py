@@ -90,6 +90,7 @@ SECRETS = {
     "HTTPS_PROXY": "http://prox-user:prox-pass@proxy:3128",
     "https_proxy": "low-user:low-pass@proxy:3128",
     "AWS_SECRET_ACCESS_KEY": "aws-secret-value",
+    "R3MES_CHAIN_RPC": "https://one.example/v3/provider-key/, https://two.example",
 }
 
 
@@ -104,6 +105,7 @@ SECRETS = {
         "prox-pass",
         "low-pass",
         "aws-secret-value",
+        "provider-key",
         "of-a-file",
         "of-another-line",
     ],

@@ -44,7 +44,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoreLayout:
 
 
 def controller(layout: StoreLayout) -> Controller:
-    courier = cast(Courier, SimpleNamespace(copies=dict, queue_counts=None, is_up=False))
+    courier = cast("Courier", SimpleNamespace(copies=dict, queue_counts=None, is_up=False))
     settings = load_settings(DownloaderSettings, {"R3MES_MODELS_DIR": str(layout.root)})
     watch, stop = TrustWatch(layout), threading.Event()
     return build_controller(settings, {}, layout, watch, stop, lambda _: None, board=Board(), courier=courier)
@@ -55,7 +55,7 @@ def test_room_for_a_download_is_that_of_incoming(layout: StoreLayout) -> None:
 
 
 def test_status_shows_the_disk_of_incoming(layout: StoreLayout) -> None:
-    courier = cast(Courier, SimpleNamespace(queue_counts=None, is_up=False))
+    courier = cast("Courier", SimpleNamespace(queue_counts=None, is_up=False))
     shown = node_facts("node", layout, controller(layout), courier)["disk"]
     assert shown == {"free_bytes": FREE * BLOCK, "total_bytes": TOTAL * BLOCK}
 

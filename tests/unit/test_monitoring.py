@@ -32,7 +32,7 @@ THEIRS = re.compile(r"haproxy_\w+|ALERTS|up|process_start_time_seconds|process_r
 WORDS = {
     "sum", "max", "min", "by", "rate", "increase", "histogram_quantile", "changes", "vector", "on", "group_left", "or",
     "and", "unless", "count", "offset", "label_replace", "max_over_time", "last_over_time", "le", "without", "bool",
-    "time",
+    "time", "absent",
 }  # fmt: skip
 
 

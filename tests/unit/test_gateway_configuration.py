@@ -37,3 +37,13 @@ def test_a_stop_lets_answers_end_and_is_bounded_wherever_the_gateway_runs() -> N
     for service in (COMPOSE, SWARM):
         assert (service["stop_signal"], service["stop_grace_period"]) == ("SIGUSR1", "45s")
     assert POD["terminationGracePeriodSeconds"] == 45  # the image's own signal is SIGUSR1
+
+
+def test_requests_of_as_many_connections_as_there_may_be_fit_into_the_memory_of_the_container() -> None:
+    connections, buffer = int(setting("maxconn")), int(setting("tune.bufsize"))
+    most = connections * 3 * buffer  # the request, its copy for another try, the answer
+    (pod,) = POD["containers"]
+    given = COMPOSE["mem_limit"], SWARM["deploy"]["resources"]["limits"]["memory"], pod["resources"]["limits"]["memory"]
+    assert given == ("1g", "1G", "1Gi")
+    assert most <= 2**30 * 3 // 4, "HAProxy itself takes the rest"
+    assert f"if {{ sc0_conn_cur gt {connections} }}" in CONFIGURATION, "HTTP/2 brings more requests than connections"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher.mounted import MOUNTED, check_mounted
+from launcher.mounted import MOUNTED, SECRETS, check_mounted
 from shared.errors import ConfigurationError
 from tests.support.compose import REPOSITORY
 
@@ -20,6 +20,8 @@ def clone(tmp_path: Path) -> Path:
     """What is mounted from a project's folder, as one with the usual umask has it."""
     for folder in MOUNTED:
         shutil.copytree(REPOSITORY / folder, tmp_path / folder)
+    for folder in SECRETS:
+        (tmp_path / folder).mkdir(parents=True)
     subprocess.run(["chmod", "-R", "u=rwX,go=rX", tmp_path], check=True)
     return tmp_path
 
@@ -50,12 +52,27 @@ def test_one_closed_file_is_named_and_an_editor_s_is_none(clone: Path) -> None:
         check_mounted(clone)
 
 
-def test_what_is_looked_at_is_what_compose_mounts_for_somebody_else_s_programs() -> None:
+def test_a_folder_of_secrets_that_its_service_cannot_enter_is_told_and_its_files_stay_as_they_are(clone: Path) -> None:
+    (clone / "secrets/tls/gateway.pem").touch(mode=0o600)
+    (clone / "secrets/tls").chmod(0o700)
+    with pytest.raises(ConfigurationError, match=r"cannot read secrets/tls$") as refused:
+        check_mounted(clone)
+    assert refused.value.next_step == "in the project's folder: chmod 755 secrets/tls"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
+def test_a_folder_of_secrets_that_was_given_to_its_service_is_right(clone: Path) -> None:
+    (clone / "secrets/tls").chmod(0o700)
+    os.chown(clone / "secrets/tls", 99, 99)
+    check_mounted(clone)
+
+
+def test_what_is_looked_at_is_what_compose_mounts_from_the_project() -> None:
     services = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
-    mounts = [mount for name in ("gateway", "prometheus", "grafana") for mount in services[name]["volumes"]]
-    sources = {mount["source"] for mount in mounts if mount["type"] == "bind"} - {"./secrets/tls"}
+    mounts = [mount for name, service in services.items() if name != "init" for mount in service.get("volumes", ())]
+    sources = {mount["source"] for mount in mounts if mount["type"] == "bind"}
     assert sources
-    assert all(any(source.startswith(f"./{folder}") for folder in MOUNTED) for source in sources)
+    assert all(any(source.startswith(f"./{folder}") for folder in MOUNTED + SECRETS) for source in sources)
 
 
 @pytest.mark.parametrize("part", ["launcher", "services/downloader", "services/miner", "services/verifier"])

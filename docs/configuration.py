@@ -86,7 +86,6 @@ BY_HAND: dict[str, tuple[Row, ...]] = {
         Row("R3MES_MAX_SEQUENCES", "16", "integer", "the gateway gives a miner four requests more"),
         Row("R3MES_MAX_QUEUE", "64", "integer", "what waits in the gateway"),
         Row("R3MES_REQUEST_SECONDS", "600", "number", "the gateway waits a minute longer"),
-        Row("R3MES_DRAIN_SECONDS", "30", "number", "the gateway waits 5 s longer"),
         Row("COMPOSE_FILE", "`docker-compose.yml`", "list with `:`", "Compose's own: which files make the stack"),
     ),
 }  # fmt: skip

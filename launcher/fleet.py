@@ -11,11 +11,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from os.path import normpath
 from urllib.parse import urlsplit
 
 from shared.errors import UsageError
 
 COMPOSE_FILE = "compose.fleet.yml"
+STACK_FILE = "docker-compose.yml"
+GPU_FILE = "compose.gpu.yml"
 GATEWAY_FILE = "deploy/gateway/models.cfg"
 PROMETHEUS_FILE = "monitoring/prometheus/hosts/fleet.json"
 GPU_IMAGE = "r3mes-miner-cuda"
@@ -110,19 +113,26 @@ def _host(text: str) -> Host:
     return Host(address, url.scheme == "https", _count(miners, text) if star else 1)
 
 
-def compose_files(pools: Sequence[Pool]) -> str:
-    """Return what `COMPOSE_FILE` has to be."""
-    gpu = ["compose.gpu.yml"] if any(pool.gpus for pool in pools) else []
-    return ":".join(["docker-compose.yml", *gpu, COMPOSE_FILE])
+def compose_files(pools: Sequence[Pool], present: Sequence[str] = (STACK_FILE,)) -> str:
+    """Return what `COMPOSE_FILE` has to be, where it names `present`: every other override stays, in its place."""
+    files = list(dict.fromkeys(normpath(file) for file in present))
+    if COMPOSE_FILE not in files:
+        files.append(COMPOSE_FILE)
+    has_gpus = any(pool.gpus for pool in pools)
+    if has_gpus and GPU_FILE not in files:
+        files.insert(files.index(COMPOSE_FILE), GPU_FILE)
+    if not has_gpus and _has_own(pools):  # where only other hosts are named, this one's miner goes on as it is
+        files = [file for file in files if file != GPU_FILE]
+    return ":".join(files)
 
 
 def _has_own(pools: Sequence[Pool]) -> bool:
     return any(pool.gpus or pool.processors for pool in pools)
 
 
-def compose_override(pools: Sequence[Pool]) -> str:
+def compose_override(pools: Sequence[Pool], present: Sequence[str] = (STACK_FILE,)) -> str:
     """Return the override: a service for each miner that was asked for on this host, in place of the default one."""
-    lines = [MADE + f"# In `.env`: COMPOSE_FILE={compose_files(pools)}", "services:"]
+    lines = [MADE + f"# In `.env`: COMPOSE_FILE={compose_files(pools, present)}", "services:"]
     lines.append(f"  miner: {{deploy: {{replicas: {int(not _has_own(pools))}}}}}")
     number = 0
     for pool in pools:

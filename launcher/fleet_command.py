@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +15,7 @@ from launcher.fleet import (
     COMPOSE_FILE,
     GATEWAY_FILE,
     PROMETHEUS_FILE,
+    STACK_FILE,
     Pool,
     compose_files,
     compose_override,
@@ -24,9 +27,14 @@ from launcher.help_text import examples
 from launcher.streams import write_data
 from launcher.working_folder import working_folder
 from shared.acceptance import load_init_settings, read_candidate
+from shared.acceptance.settings import read_env_value
 from shared.errors import ConfigurationError
 from shared.store.atomic import replace_bytes
 
+# Compose reads the first of these by itself, as long as COMPOSE_FILE is not set.
+_OVERRIDES = (
+    "compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml",
+)  # fmt: skip
 _FILE_MODE = 0o644  # the gateway's user reads it
 _EXAMPLES = examples(
     "r3mes fleet --gpus 0,1,2,3",
@@ -55,13 +63,14 @@ def fleet(
     project's folder, and again for another fleet.
     """
     project = working_folder()
-    if not (project / "docker-compose.yml").is_file():
-        raise ConfigurationError(f"no docker-compose.yml in {project}", next_step="run it in the project's folder")
+    if not (project / STACK_FILE).is_file():
+        raise ConfigurationError(f"no {STACK_FILE} in {project}", next_step="run it in the project's folder")
     settings, _ = load_init_settings(os.environ, project=project)
     models = [pin.model_name for pin in read_candidate(settings).genesis.models]
     pools = read_pools(models, gpus=gpus or (), processors=processor or (), hosts=hosts or ())
+    present = _present_files(os.environ, project)
     written = {
-        COMPOSE_FILE: compose_override(pools),
+        COMPOSE_FILE: compose_override(pools, present),
         GATEWAY_FILE: gateway_backends(pools),
         PROMETHEUS_FILE: prometheus_hosts(pools),
     }
@@ -73,18 +82,26 @@ def fleet(
                 f"cannot write {name}: {error.strerror}",
                 next_step="correct its rights, or those of its folder, and run the same command again",
             ) from error
-    _tell(pools, as_json=as_json)
+    _tell(pools, compose_files(pools, present), as_json=as_json)
 
 
-def _tell(pools: list[Pool], *, as_json: bool) -> None:
+def _present_files(environ: Mapping[str, str], project: Path) -> list[str]:
+    """Return the files that Compose reads now; raises ConfigurationError for a `.env` that cannot be read."""
+    given = environ.get("COMPOSE_FILE") or read_env_value(project / ".env", "COMPOSE_FILE")
+    if files := [file for file in given.split(":") if file]:
+        return files
+    return [STACK_FILE, *[name for name in _OVERRIDES if (project / name).is_file()][:1]]
+
+
+def _tell(pools: list[Pool], files: str, *, as_json: bool) -> None:
     if as_json:
-        write_data(json.dumps({"compose_file": compose_files(pools), "models": [_data(pool) for pool in pools]}) + "\n")
+        write_data(json.dumps({"compose_file": files, "models": [_data(pool) for pool in pools]}) + "\n")
         return
     for pool in pools:
         write_data(f"{pool.model}: {_describe(pool)}\n")
     hint = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     hint.print(f"written: {COMPOSE_FILE}, {GATEWAY_FILE}, {PROMETHEUS_FILE}")
-    hint.print(f"next: COMPOSE_FILE={compose_files(pools)} in .env; make up; docker compose kill -s USR2 gateway")
+    hint.print(f"next: COMPOSE_FILE={files} in .env; make up; docker compose kill -s USR2 gateway")
 
 
 def _data(pool: Pool) -> dict[str, object]:

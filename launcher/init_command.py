@@ -19,6 +19,7 @@ from launcher.credentials import OWNERS, Credentials, prepare_credentials
 from launcher.genesis_commands import genesis_data, hint_left_out, print_json
 from launcher.help_text import examples
 from launcher.joining import joining_script, read_ca
+from launcher.mounted import check_mounted
 from launcher.options import AsJson
 from launcher.streams import write_data
 from launcher.working_folder import working_folder
@@ -73,6 +74,8 @@ def init(context: typer.Context, *, as_json: AsJson = False) -> None:
 def check(context: typer.Context, *, as_json: AsJson = False) -> None:
     """Do the checks alone, print them, change nothing; the exit codes are those of `init`."""
     settings, values = _settings()
+    if settings.store_kind == "container":
+        check_mounted(working_folder())
     outcome = check_start(settings, values)
     _tell(outcome, settings, None, as_json=as_json or bool(context.obj), done=False)
 

@@ -45,7 +45,11 @@ def joining_script(credentials: Path, node: str, redis: str, ca: str) -> str:
             f"printf '%s' {shlex.quote(ca)} >{folder}/redis-ca.pem",
         ]
     settings = f"COMPOSE_FILE={FILES}\nR3MES_NODE={node}\n"
-    lines += [f"printf '%s' {shlex.quote(settings)} >.env", f"echo 'next, here: make up; {node} then works' >&2"]
+    gpu = "with NVIDIA GPUs, add :compose.gpu.yml to COMPOSE_FILE in .env, else the processor works"
+    lines += [
+        f"printf '%s' {shlex.quote(settings)} >.env",
+        f"echo 'next, here: make up; {node} then works; {gpu}' >&2",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from launcher.doctor.judges.settings import Contradiction
 from shared.genesis import ModelPin
 
-# docker-compose.yml: stop_grace_period of the miner, less the time that ending takes (seconds).
+# docker-compose.yml: stop_grace_period of miner and gateway, less the time that ending takes (seconds).
 COMPOSE_DRAIN_SECONDS = 30.0
 _LONGEST_DOWNLOAD_DAYS = 7
 _DAY = 86_400
@@ -84,5 +84,5 @@ def _drain(environ: Mapping[str, str]) -> Iterator[Contradiction]:
         yield Contradiction(
             "R3MES_DRAIN_SECONDS",
             f"R3MES_DRAIN_SECONDS={drain}, and Docker kills a miner after 45 s",
-            "raise stop_grace_period of the miner as well, to R3MES_DRAIN_SECONDS + 15",
+            "raise stop_grace_period of the miner and the gateway as well, to R3MES_DRAIN_SECONDS + 15",
         )

@@ -28,7 +28,11 @@ STACK = Board(
             words=(("0", "no"), ("1", "yes")),
             alerts=("RedisAway",),
         ),
-        Question("Which services give metrics?", (Query("sum by (job) (up)", "{{job}}"),), alerts=("ServiceDown",)),
+        Question(
+            "Which services give metrics?",
+            (Query("sum by (job) (up)", "{{job}}"),),
+            alerts=("ServiceDown", "ServiceGone"),
+        ),
         Question(
             "Which services were started again?",
             (Query("sum by (job) (changes(process_start_time_seconds[10m])) > 0", "{{job}}"),),

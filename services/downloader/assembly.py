@@ -44,7 +44,7 @@ def build_controller(  # noqa: PLR0913 - what a downloader has is put together h
     limits: Limits = DEFAULT_LIMITS,
 ) -> Controller:
     """Return a controller of the models that `pins` picks; raises ConfigurationError for senseless addresses."""
-    metrics = DownloaderMetrics(CollectorRegistry(), layout.root)
+    metrics = DownloaderMetrics(CollectorRegistry(), layout.incoming)
     wake = threading.Event()
     controls = Controls(layout)
     keeper = LeaseKeeper(Identity.of_this_process())

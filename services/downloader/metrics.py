@@ -18,7 +18,7 @@ OUTCOMES = ("complete", "transient", "permanent", "upstream_mismatch")
 class DownloaderMetrics:
     """Everything under `/metrics` of the downloader."""
 
-    def __init__(self, registry: CollectorRegistry, root: Path) -> None:
+    def __init__(self, registry: CollectorRegistry, incoming: Path) -> None:
         self.registry = registry
         self.common = CommonMetrics(registry)
         self._bytes = Counter("r3mes_download_bytes_total", "Bytes received, by source.", ["source"], registry=registry)
@@ -52,7 +52,7 @@ class DownloaderMetrics:
             "r3mes_chain_veto", "1 while the chain disagrees with a model's pin.", ["model"], registry=registry
         )
         free = Gauge("r3mes_disk_free_bytes", "Free bytes of the store's file system.", registry=registry)
-        free.set_function(lambda: _free_bytes(root))
+        free.set_function(lambda: _free_bytes(incoming))  # not of the store's root: in a container that is no mount
         for source in Source:  # series that exist from the start make rates right from the first event
             self._bytes.labels(source=source)
             for outcome in OUTCOMES:
@@ -96,8 +96,8 @@ class DownloaderMetrics:
                     gauge.remove(*dict(labels).values())
 
 
-def _free_bytes(root: Path) -> float:
+def _free_bytes(place: Path) -> float:
     try:
-        return float(shutil.disk_usage(root).free)
+        return float(shutil.disk_usage(place).free)
     except OSError:
         return float("nan")

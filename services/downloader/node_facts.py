@@ -14,7 +14,7 @@ from shared.version import __version__
 def node_facts(node: str, layout: StoreLayout, controller: Controller, courier: Courier) -> dict[str, Any]:
     """Return node, version, geneses, disk (bytes), queue and Redis, as `/api/v1/status` shows them."""
     trust = controller.watch.current
-    disk = shutil.disk_usage(layout.root)
+    disk = shutil.disk_usage(layout.incoming)  # in a container the root is the container's own file system
     return {
         "node": node,
         "version": __version__,

@@ -77,7 +77,7 @@ def measure_room(layout: StoreLayout, digest: str, others: tuple[ModelPin, ...],
 
     `copies` are the sizes of the verifier's private copies as far as they are known (digest → bytes).
     """
-    status = os.statvfs(layout.root)
+    status = os.statvfs(layout.incoming)  # in a container the root is no mount, but the container's own file system
     return Room(
         free=status.f_bavail * status.f_frsize,
         own_data=_allocated(layout.data(digest)),

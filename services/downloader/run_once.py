@@ -143,7 +143,7 @@ def adopt_once(
         layout=layout,
         keeper=LeaseKeeper(Identity.of_this_process()),
         limits=limits,
-        metrics=DownloaderMetrics(CollectorRegistry(), layout.root),
+        metrics=DownloaderMetrics(CollectorRegistry(), layout.incoming),
         room=lambda digest: measure_room(layout, digest, pins, {}),
     )
     watch = _Watch(layout, errand, stop or threading.Event(), on_bytes)

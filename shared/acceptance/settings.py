@@ -137,6 +137,11 @@ def read_env_file(path: Path) -> dict[str, str]:
     return {name: value for name, value in given.items() if value and value.strip() and _is_ours(name)}
 
 
+def read_env_value(path: Path, name: str) -> str:
+    """Return one value of a `.env` file, of Compose's own too; empty without it. Raises ConfigurationError."""
+    return dotenv_values(stream=io.StringIO(_text_of(path)), interpolate=True).get(name) or ""
+
+
 def _text_of(path: Path) -> str:
     try:
         with open(path, "rb", opener=_without_waiting) as file:

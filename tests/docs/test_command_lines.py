@@ -127,6 +127,16 @@ def test_a_setting_is_one_that_env_may_hold(line: Line, command: str, tmp_path: 
 
 # --- Compose ----------------------------------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_folder_that_a_container_of_this_user_writes_into_is_made_first(page: Path) -> None:
+    before = ""
+    for line in page.read_text().splitlines():
+        if "--user" in line and (folder := re.search(r'-v "\$PWD/(\w+)":', line)):
+            assert re.search(rf"(?m)^mkdir .*\b{folder[1]}\b", before), f"Docker makes {folder[1]} as root"
+        before += line + "\n"
+
+
 needs_compose = pytest.mark.skipif(
     shutil.which("docker") is None
     or subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode != 0,

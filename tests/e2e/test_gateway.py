@@ -77,7 +77,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
             mounts = ["-v", f"{script}:/fake_miner.py:ro", "-v", f"{shared}:/shared"]
             run = ["run", "--detach", "--network", name, *aliases, "-e", f"NAME={server}", *mounts, IMAGE]
             containers.append(docker(*run, "python3", "/fake_miner.py"))
-        settings = {"SECONDS": "60", "DRAIN": "5", "QUEUE": "2", "SERVER_MAXCONN": "1", "TLS": ""}
+        settings = {"SECONDS": "60", "QUEUE": "2", "SERVER_MAXCONN": "1", "TLS": ""}
         settings |= {"MINERS": "miner:8080", "DOWNLOADER": "downloader:8081"}
         given = [word for key, value in settings.items() for word in ("-e", f"GATEWAY_{key}={value}")]
         place = "/usr/local/etc/haproxy"

@@ -54,6 +54,10 @@ def test_every_alert_fires_when_it_should_and_not_before() -> None:
     assert "SUCCESS" in promtool("test", "rules", "/etc/prometheus/tests/alerts_test.yml")
 
 
+def test_rules_tell_hosts_apart_whose_services_have_the_same_addresses() -> None:
+    assert "SUCCESS" in promtool("test", "rules", "/etc/prometheus/tests/hosts_test.yml")
+
+
 def query(stack: Stack, expression: str) -> list[dict[str, object]]:
     url = stack.url("prometheus", 9090) + "/api/v1/query"
     answer = requests.get(url, params={"query": expression}, timeout=30)
@@ -127,7 +131,8 @@ def test_a_host_that_joins_is_read_without_a_restart_and_one_that_leaves_no_more
     path = loaded.directory / "monitoring" / "prometheus" / "hosts" / "other.json"
     path.write_text(json.dumps([{"targets": ["prometheus:9090"]}]))  # one that is there, as the other host's
     try:
-        wait_until(lambda: query(loaded, 'up{job="hosts"} == 1'), 60, "the other host is read")
+        wait_until(lambda: query(loaded, 'up{job="hosts", host="prometheus"} == 1'), 60, "the other host is read")
+        wait_until(lambda: query(loaded, 'up{job="miner", instance=~"prometheus/.+"}'), 60, "and its miner told apart")
     finally:
         path.unlink()
     wait_until(lambda: "hosts" not in jobs(loaded), 60, "it is forgotten")

@@ -65,7 +65,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.layout = StoreLayout(self.root)
         self.layout.incoming.mkdir(exist_ok=True)
-        self.metrics = DownloaderMetrics(CollectorRegistry(), self.root)
+        self.metrics = DownloaderMetrics(CollectorRegistry(), self.layout.incoming)
 
     def pin(self, *, size: int | None = len(DATA), required: int = len(DATA)) -> ModelPin:
         return ModelPin("Tiny", "tiny.gguf", f"{self.origin.url}/file", sha256(DATA), required / 10**9, "", size)

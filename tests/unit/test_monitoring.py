@@ -32,7 +32,7 @@ THEIRS = re.compile(r"haproxy_\w+|ALERTS|up|process_start_time_seconds|process_r
 WORDS = {
     "sum", "max", "min", "by", "rate", "increase", "histogram_quantile", "changes", "vector", "on", "group_left", "or",
     "and", "unless", "count", "offset", "label_replace", "max_over_time", "last_over_time", "le", "without", "bool",
-    "time",
+    "time", "absent",
 }  # fmt: skip
 
 
@@ -221,6 +221,42 @@ def test_prometheus_asks_every_service_on_its_own_port() -> None:
         "gateway": (["gateway"], 8404),
         "dcgm": (["dcgm"], 9400),
     }
+
+
+def hosts_job() -> dict[str, Any]:
+    scraped = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
+    (job,) = (job for job in scraped if job["job_name"] == "hosts")
+    assert isinstance(job, dict)
+    return job
+
+
+def test_of_another_host_s_series_only_its_own_raw_ones_are_taken_over() -> None:
+    (match,) = hosts_job()["params"]["match[]"]
+    jobs, without = re.fullmatch(r'\{job=~"([^"]+)",host="",__name__!~"([^"]+)"\}', match).groups()  # type: ignore[union-attr]
+    assert {"miner", "downloader", "verifier", "gateway", "dcgm"} == set(jobs.split("|"))
+    assert all(re.fullmatch(without, name) for name in RECORDED | {"ALERTS", "ALERTS_FOR_STATE"})
+    assert not [name for name in EXPORTED | {"up", "haproxy_backend_active_servers"} if re.fullmatch(without, name)]
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("gpu2.example:9090", "gpu2.example"),
+        ("gpu2", "gpu2"),
+        ("10.0.0.2:9090", "10.0.0.2"),
+        ("[fd00::2]:9090", "[fd00::2]"),
+    ],
+)
+def test_another_host_without_a_name_has_that_of_its_address(address: str, host: str) -> None:
+    (rule,) = hosts_job()["relabel_configs"]
+    assert (rule["source_labels"], rule["target_label"]) == (["host", "__address__"], "host")
+    assert re.sub(rf"^(?:{rule['regex']})$", r"\1", f";{address}") == host
+    assert not re.fullmatch(rule["regex"], f"named;{address}")
+
+
+def test_instances_of_other_hosts_begin_with_the_host() -> None:
+    (rule,) = hosts_job()["metric_relabel_configs"]
+    assert rule == {"source_labels": ["host", "instance"], "separator": "/", "target_label": "instance"}
 
 
 def test_a_swarm_s_prometheus_has_the_same_configuration_and_every_rule() -> None:

@@ -1,12 +1,16 @@
 """Which models run on which GPUs and hosts: what is asked for, what Compose and the gateway are told."""
 
 import base64
+import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from launcher.fleet import Host, Pool, alias, compose_files, compose_override, gateway_backends, key, read_pools
+from launcher.fleet_command import fleet
 from shared.errors import UsageError
+from tests.support.geneses import plain_form
 
 MODELS = ["Small", "It's $5 = 1"]
 
@@ -101,6 +105,61 @@ def test_other_hosts_alone_leave_this_one_s_miner() -> None:
 def test_the_image_for_gpus_is_built_by_its_own_file() -> None:
     assert compose_files(pools(("0",))) == "docker-compose.yml:compose.gpu.yml:compose.fleet.yml"
     assert compose_files(pools((), ("1",))) == "docker-compose.yml:compose.fleet.yml"
+
+
+@pytest.mark.parametrize(
+    ("present", "gpus", "processors", "hosts", "wanted"),
+    [
+        ("docker-compose.yml:compose.central.yml", "0", "", "", "docker-compose.yml:compose.central.yml:GPU:FLEET"),
+        ("docker-compose.yml:./compose.miner.yml", "", "1", "", "docker-compose.yml:compose.miner.yml:FLEET"),
+        ("docker-compose.yml:FLEET:mine.yml", "0", "", "", "docker-compose.yml:GPU:FLEET:mine.yml"),
+        ("docker-compose.yml:GPU:mine.yml:FLEET", "0", "", "", "docker-compose.yml:GPU:mine.yml:FLEET"),
+        ("docker-compose.yml:GPU:mine.yml:FLEET", "", "1", "", "docker-compose.yml:mine.yml:FLEET"),
+        ("docker-compose.yml:GPU", "", "", "far", "docker-compose.yml:GPU:FLEET"),
+    ],
+    ids=["central", "joined", "gpus come", "gpus stay", "gpus go", "its own miner goes on as it is"],
+)
+def test_other_overrides_stay(present: str, gpus: str, processors: str, hosts: str, wanted: str) -> None:
+    def named(files: str) -> str:
+        return files.replace("GPU", "compose.gpu.yml").replace("FLEET", "compose.fleet.yml")
+
+    asked = pools(*((text,) if text else () for text in (gpus, processors, hosts)))
+    assert compose_files(asked, named(present).split(":")) == named(wanted)
+    assert f"COMPOSE_FILE={named(wanted)}\n" in compose_override(asked, named(present).split(":"))
+
+
+@pytest.mark.parametrize(
+    ("environ", "env", "override", "files"),
+    [
+        ("docker-compose.yml:a.yml", "COMPOSE_FILE=docker-compose.yml:b.yml", "", "docker-compose.yml:a.yml"),
+        ("", "R3MES_NODE=n\nCOMPOSE_FILE='docker-compose.yml:b.yml'", "", "docker-compose.yml:b.yml"),
+        ("", "", "docker-compose.override.yml", "docker-compose.yml:docker-compose.override.yml"),
+        ("", "", "", "docker-compose.yml"),
+    ],
+    ids=["the environment", "a .env", "the override that Compose finds by itself", "neither"],
+)
+def test_the_command_begins_with_the_files_that_compose_reads_now(
+    environ: str,
+    env: str,
+    override: str,
+    files: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "docker-compose.yml").touch()
+    for folder in ("genesis", "deploy/gateway", "monitoring/prometheus/hosts"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "genesis" / "genesis.json").write_bytes(plain_form(size_bytes=1000))
+    if env:
+        (tmp_path / ".env").write_text(env + "\n")
+    if override:
+        (tmp_path / override).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMPOSE_FILE", environ)
+    fleet(processor=["1"], as_json=True)
+    assert json.loads(capsys.readouterr().out)["compose_file"] == f"{files}:compose.fleet.yml"
+    assert f"COMPOSE_FILE={files}:compose.fleet.yml\n" in (tmp_path / "compose.fleet.yml").read_text()
 
 
 def test_a_backend_has_its_model_s_name_as_haproxy_writes_it() -> None:

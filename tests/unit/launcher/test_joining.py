@@ -70,6 +70,8 @@ def test_the_script_leaves_addresses_the_ca_and_the_settings(
     done = run(joining_script(volume, "gpu2", redis, CA), tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
+    assert "next, here: make up" in done.stderr
+    assert ":compose.gpu.yml" in done.stderr.splitlines()[-1], "else a host with GPUs works on its processor"
     assert (tmp_path / ".env").read_text() == "COMPOSE_FILE=docker-compose.yml:compose.miner.yml\nR3MES_NODE=gpu2\n"
     for service in ("downloader", "verifier"):
         url = urlsplit((tmp_path / "secrets" / service / "redis_url").read_text().strip())

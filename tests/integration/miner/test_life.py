@@ -217,6 +217,23 @@ def test_the_drain_ends_after_its_time_and_at_a_second_signal(store: Store) -> N
             assert miner.exit_code(20) == 0
 
 
+def test_a_miner_whose_engine_stands_still_with_unread_requests_exits_0_all_the_same(store: Store) -> None:
+    store.put_model()
+    with Miner(store, {"R3MES_DRAIN_SECONDS": "0.5"}) as miner, ThreadPoolExecutor(32) as pool:
+        miner.wait_ready()
+        (engine,) = miner.engines()
+        engine.suspend()
+        prompt = [11] * 8_000
+        body = {"model": MODEL_NAME, "prompt": prompt, "max_tokens": 1}
+        for _ in range(32):  # together more than the channel's buffers hold
+            pool.submit(miner.post, "/v1/completions", body)
+        sent = 32 * len(prompt)
+        wait_until(lambda: miner.metric("r3mes_miner_prompt_tokens_total") == sent, 30, "all are sent")
+        miner.terminate()
+        assert miner.exit_code(30) == 0
+        assert not psutil.pid_exists(engine.pid)
+
+
 def test_a_miner_without_a_model_stops_at_once(store: Store) -> None:
     with Miner(store) as miner:
         miner.wait_not_ready("not verified yet")

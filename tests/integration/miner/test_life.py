@@ -19,9 +19,11 @@ from tests.integration.miner.stand import (
     SHA256,
     Miner,
     Store,
+    accept_next,
     events,
     genesis_entry,
     model_file,
+    served,
 )
 from tests.support.engine_flight import decodes, stop_while
 from tests.support.waiting import wait_until
@@ -239,19 +241,6 @@ def test_a_miner_without_a_model_stops_at_once(store: Store) -> None:
         miner.wait_not_ready("not verified yet")
         miner.terminate()
         assert miner.exit_code(10) == 0
-
-
-def accept_next(store: Store) -> tuple[bytes, str]:
-    """Have another model accepted: the same weights under another digest, with one more byte at the end of the file."""
-    content = model_file().read_bytes() + b"\0"
-    digest = hashlib.sha256(content).hexdigest()
-    store.pin(genesis_entry(model_name="Next", file_name="next.gguf", verification_sha256=digest))
-    store.accept()
-    return content, digest
-
-
-def served(miner: Miner) -> list[str]:
-    return [model["id"] for model in miner.get("/v1/models").json()["data"]]
 
 
 def test_a_newly_accepted_genesis_swaps_when_its_model_is_verified(store: Store) -> None:

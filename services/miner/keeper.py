@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import structlog
 
+from services.miner.engine.backend import GpuGoneError
 from services.miner.engine.client import Crash, EngineClient
 from services.miner.engine.generation import EngineGoneError
 from services.miner.leaving import Leaving
@@ -36,6 +37,7 @@ from shared.store.records import StatIdentity
 from shared.store.trust import TrustWatch
 
 WATCH_SECONDS = 0.25  # how long a quarantined file may be served at most, where no request notices it earlier
+GPU_RETRY_SECONDS = 10.0  # for as long as it takes: it may come back, and the file is not to blame
 
 _log = structlog.get_logger("miner.keeper")
 
@@ -149,6 +151,9 @@ class Keeper:
             await self._wait_for_change(file, None)
         except EngineGoneError as error:
             await self._pause_after_crash(file, error.message)
+        except GpuGoneError as error:
+            self._halt(Phase.FAILED, error.message)
+            await self._wait_for_change(file, GPU_RETRY_SECONDS)
         except EngineError as error:
             seconds = self._failures.note(file)
             gave_up = f"gave up after {self._failures.count} failed loads: " if seconds is None else ""

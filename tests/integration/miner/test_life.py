@@ -147,6 +147,16 @@ def test_a_killed_engine_costs_its_requests_an_error_and_is_started_again(store:
         assert miner.metric("r3mes_miner_requests_running") == 0
 
 
+def test_a_gpu_that_is_gone_makes_the_miner_not_ready_and_is_looked_for_again(store: Store) -> None:
+    store.put_model()
+    with Miner(store, module="tests.integration.miner.gpu_lost") as miner:
+        reason = miner.wait_not_ready("layers were to run on a GPU, and llama.cpp finds none")["reason"]
+        assert "R3MES_N_GPU_LAYERS=0" in reason
+        assert "PyTorch" not in reason
+        assert miner.get("/v1/models").json()["data"] == []
+        wait_until(lambda: miner.log.read_text().count('"hardware"') > 1, 30, "another try")
+
+
 def test_three_refused_loads_in_a_row_are_the_last_and_the_reason_is_shown(store: Store) -> None:
     # A sound file of an architecture that llama.cpp does not know: it refuses it each time.
     store.put_model(model_file().read_bytes().replace(b"llama", b"llamx", 1))

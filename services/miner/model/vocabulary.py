@@ -9,16 +9,22 @@ from __future__ import annotations
 import ctypes
 import importlib
 import threading
+from functools import partial
 from typing import Any, Protocol
 
 from llama_cpp import llama_cpp
 
 from services.miner.llama_log import last_errors
+from services.miner.model.deep_stack import run_deep
 from shared.errors import EngineError, NotReadyError
 
 llama: Any = llama_cpp
 
 NO_TOKEN = -1  # LLAMA_TOKEN_NULL
+# For many vocabularies llama.cpp divides the text by std::regex, which calls itself for each character of a run: with a
+# stack as threads have it, one long word killed the process. Measured: 304 to 346 bytes of stack a character.
+STACK_A_BYTE = 768
+SHORT_BYTES = 1024  # a text that no thread's stack is too small for
 PIECE_BYTES = 256  # longer than any token of a known vocabulary; a longer one is asked for again
 
 
@@ -84,9 +90,13 @@ class Vocabulary:
         """Return the token ids of `text`.
 
         `add_special` adds what the model wants around a prompt (BOS), `parse_special` reads control tokens in the text
-        as such. Raises NotReadyError after `close`.
+        as such. Raises NotReadyError after `close`, and when there is no memory for so long a text.
         """
         content = text.encode("utf-8", errors="replace")
+        work = partial(self._tokens, content, add_special=add_special, parse_special=parse_special)
+        return work() if len(content) <= SHORT_BYTES else run_deep(work, len(content) * STACK_A_BYTE)
+
+    def _tokens(self, content: bytes, *, add_special: bool, parse_special: bool) -> list[int]:
         room = len(content) + 8  # a token is at least one byte, but for the special ones
         tokens = (ctypes.c_int32 * room)()
         with self._lock:

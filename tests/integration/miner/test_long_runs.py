@@ -26,6 +26,7 @@ usual = threading.stack_size()
 def run():
     tokens = vocabulary.tokenise(sys.argv[2] * int(sys.argv[3]), add_special=False, parse_special=False)
     text = b"".join(vocabulary.piece(token, special=False) for token in tokens).decode()
+    assert max(len(vocabulary.piece(token, special=True)) for token in range(vocabulary.size)) <= vocabulary.longest
     print(text == sys.argv[2] * int(sys.argv[3]) and threading.stack_size() == usual)
 thread = threading.Thread(target=run)
 thread.start()

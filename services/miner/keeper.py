@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import structlog
 
+from services.miner.engine.backend import GpuGoneError
 from services.miner.engine.client import Crash, EngineClient
 from services.miner.engine.generation import EngineGoneError
 from services.miner.leaving import Leaving
@@ -28,6 +29,7 @@ from services.miner.phases import Ending, Phase, Readiness
 from services.miner.recovery import LoadFailures, Recovery
 from services.miner.served import ServedModel
 from services.miner.settings import MinerSettings
+from services.miner.succession import Steps, Succession
 from shared.errors import ConfigurationError, EngineError, IntegrityError, NotReadyError
 from shared.genesis import ModelPin
 from shared.store.layout import StoreLayout
@@ -35,6 +37,7 @@ from shared.store.records import StatIdentity
 from shared.store.trust import TrustWatch
 
 WATCH_SECONDS = 0.25  # how long a quarantined file may be served at most, where no request notices it earlier
+GPU_RETRY_SECONDS = 10.0  # for as long as it takes: it may come back, and the file is not to blame
 
 _log = structlog.get_logger("miner.keeper")
 
@@ -53,7 +56,6 @@ class Keeper:
         self._entered = asyncio.Event()  # set while no request is on its way in
         self._entered.set()
         self._leaving = Leaving(self._end, settings.drain_seconds)
-        self._overtaker: ServedModel | None = None
         self._wanted = asyncio.Event()
         self._awake = asyncio.Event()
         self._settings = settings
@@ -62,8 +64,9 @@ class Keeper:
         self._machine = machine
         self._metrics = metrics
         self._stop_check = threading.Event()
-        self._successor: CheckedModel | None = None
-        self._refused: tuple[str, StatIdentity | None] | None = None  # a successor that did not pass the check
+        self._succession = Succession(
+            self._layout, Steps(self._check, self._no_room_for_both, self._load_beside, self._is_wanted, self._end)
+        )
         self._failures = LoadFailures()
         self._crashed = False
         self._tried_file: tuple[str, StatIdentity | None] | None = None
@@ -82,7 +85,7 @@ class Keeper:
         except ConfigurationError:
             return None
 
-    def still_true(self, served: ServedModel) -> bool:
+    def still_true(self, served: CheckedModel | ServedModel) -> bool:
         """Tell whether the pinned name still leads to exactly what was checked and loaded."""
         return identity_by_name(self._layout, served.pin) == served.identity
 
@@ -112,8 +115,7 @@ class Keeper:
         finally:
             self._stop_check.set()
             self.recovery.give_up("the miner is stopping")
-            if self._successor is not None:
-                self._successor.close()
+            await self._succession.close()
             await self._leaving.ended()
             if self.served is not None:
                 await self._retire(self.served)
@@ -140,11 +142,7 @@ class Keeper:
             self._tried_file = file
             self.recovery.breaker.reset()
         try:
-            checked = await self._next_checked()
-            try:
-                served = await self._load(checked)
-            finally:
-                checked.close()
+            served = await self._next_loaded()
         except NotReadyError as error:
             self._halt(Phase.WAITING, error.message)
             await self._wait_for_change(file, WATCH_SECONDS)
@@ -153,6 +151,9 @@ class Keeper:
             await self._wait_for_change(file, None)
         except EngineGoneError as error:
             await self._pause_after_crash(file, error.message)
+        except GpuGoneError as error:
+            self._halt(Phase.FAILED, error.message)
+            await self._wait_for_change(file, GPU_RETRY_SECONDS)
         except EngineError as error:
             seconds = self._failures.note(file)
             gave_up = f"gave up after {self._failures.count} failed loads: " if seconds is None else ""
@@ -162,9 +163,17 @@ class Keeper:
             self._failures.clear()
             await self._serve(served)
 
+    async def _next_loaded(self) -> ServedModel:
+        if self._succession.under_way:  # the one before was lost while its successor was on its way
+            self._set(Phase.LOADING, "another model was accepted and is on its way")
+        if await self._succession.outcome(wait=True) is Ending.OVERTAKEN:
+            self._crashed = False  # this engine was not started because one had died
+            return self._succession.take_loaded()
+        with contextlib.closing(await self._next_checked()) as checked:
+            return await self._load(checked)
+
     async def _next_checked(self) -> CheckedModel:
-        if self._successor is not None:
-            successor, self._successor = self._successor, None
+        if (successor := self._succession.take_checked()) is not None:
             if successor.pin == self.target and identity_by_name(self._layout, successor.pin) == successor.identity:
                 return successor
             successor.close()
@@ -187,7 +196,7 @@ class Keeper:
         if self._crashed:
             self._crashed = False
             self._metrics.restarted()
-        served = await load(checked, self._settings, self._machine, self._metrics, self.recovery)
+        served = await self._load_beside(checked)
         if not self.still_true(served):
             await self._retire(served)
             raise NotReadyError(f"{checked.pin.file_name} changed while it was loaded")
@@ -203,10 +212,10 @@ class Keeper:
             ending = await self._watch_over(served)
             served = self.served  # a new name for its users may have come
             _log.info("no longer served", model=served.name, why=ending)
-            if self._overtaker is None:
+            if ending is not Ending.OVERTAKEN:
                 break
             self._leaving.let(served, self._entered)
-            served, self._overtaker = self._overtaker, None
+            served = self._succession.take_loaded()
         await self._give_up(served, ending)
 
     async def _give_up(self, served: ServedModel, ending: Ending) -> None:
@@ -220,7 +229,8 @@ class Keeper:
         elif ending is Ending.CHANGED:
             self._set(Phase.WAITING, f"{served.pin.file_name} is gone or was replaced")
         else:
-            self.recovery.hold(served.client.take_stranded())
+            if self._is_wanted(served):  # otherwise the next engine has another model, which knows other tokens
+                self.recovery.hold(served.client.take_stranded())
             self._set(Phase.LOADING, "the engine died and is started again")
         await self._retire(served)
         if served.client.crash is not None:
@@ -285,12 +295,11 @@ class Keeper:
             target = self.target
             if target is None:
                 return Ending.UNPINNED
-            if target.sha256 != served.pin.sha256 and await self._successor_is_ready(target):
-                if not self._room_for_both(served):
-                    return Ending.SUCCEEDED
-                if await self._overtake():
-                    return Ending.OVERTAKEN
-            if self._is_forgotten(served.client):
+            if ending := await self._succession.outcome():
+                return ending
+            if target.sha256 != served.pin.sha256:
+                self._succession.begin(target, served)
+            if self._is_forgotten(served.client) and not self._succession.under_way:
                 return Ending.IDLE
             await self._pause(served.client)
 
@@ -310,46 +319,16 @@ class Keeper:
             self._metrics.serves(served)
         return served
 
-    async def _successor_is_ready(self, target: ModelPin) -> bool:
-        file = (target.sha256, identity_by_name(self._layout, target))
-        if file[1] is None or file == self._refused:
-            return False
-        try:
-            self._successor = await self._check(target)
-        except (IntegrityError, NotReadyError) as error:
-            self._refused = file
-            _log.error("the next model is not loaded", model=target.model_name, reason=error.message)
-            return False
-        return True
+    def _no_room_for_both(self, successor: CheckedModel, served: ServedModel) -> str:
+        return no_room_for_both(successor, served, self._settings, self._machine, probe_machine())
 
-    def _room_for_both(self, served: ServedModel) -> bool:
-        if self._successor is None:
-            return False
-        reason = no_room_for_both(self._successor, served, self._settings, self._machine, probe_machine())
-        if reason:
-            _log.info("the next model is loaded when this one has answered", reason=reason)
-        return not reason
+    async def _load_beside(self, checked: CheckedModel) -> ServedModel:
+        return await load(checked, self._settings, self._machine, self._metrics, self.recovery)
 
-    async def _overtake(self) -> bool:
-        """Load the next model while this one answers; False when that fails, or it is not wanted any more."""
-        checked, self._successor = self._successor, None
-        if checked is None:
-            return False
-        file = (checked.pin.sha256, checked.identity)
-        try:
-            with contextlib.closing(checked):
-                loaded = await load(checked, self._settings, self._machine, self._metrics, self.recovery)
-        except (EngineError, ConfigurationError) as error:
-            self._refused = file
-            _log.error("the next model is not loaded", model=checked.pin.model_name, reason=error.message)
-            return False
+    def _is_wanted(self, model: CheckedModel | ServedModel) -> bool:
         self._poll_trust()
         target = self.target
-        if target is None or target.sha256 != loaded.pin.sha256 or not self.still_true(loaded):
-            await self._end(loaded)
-            return False
-        self._overtaker = loaded
-        return True
+        return target is not None and target.sha256 == model.pin.sha256 and self.still_true(model)
 
     def _file(self) -> tuple[str, StatIdentity | None]:
         pin = self.target

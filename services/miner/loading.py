@@ -13,6 +13,7 @@ from functools import partial
 
 import structlog
 
+from services.miner.engine.backend import GpuGoneError
 from services.miner.engine.client import EngineClient
 from services.miner.engine.generation import EngineGoneError
 from services.miner.engine.messages import Load
@@ -41,6 +42,8 @@ async def load(
 ) -> ServedModel:
     """Return the loaded model; raises EngineError when it cannot be loaded, ConfigurationError for the hardware.
 
+    GpuGoneError, of the first kind, when the machine has no GPU any more, whatever the file.
+
     A file that llama.cpp refuses is given to PyTorch, where that is installed and its memory suffices.
     """
     start = _Start(checked, settings, metrics, recovery)
@@ -48,8 +51,8 @@ async def load(
         return await start.engine(decide_torch(settings, checked.structure, machine), "R3MES_ENGINE=torch")
     try:
         return await start.engine(decide(settings, checked.structure, checked.identity.size, machine))
-    except (EngineGoneError, ChatTemplateError):
-        raise  # it died and said nothing about the file, or PyTorch would not help
+    except (EngineGoneError, GpuGoneError, ChatTemplateError):
+        raise  # nothing is said about the file, or PyTorch would not help
     except EngineError as error:
         if settings.engine == "llama":
             raise

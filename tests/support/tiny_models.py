@@ -57,6 +57,17 @@ def write_tiny(kind: str, vocabulary: Path, target: Path) -> None:
     writer.close()
 
 
+def write_vocabulary(source: Path, target: Path, *, division: str) -> None:
+    """Write the vocabulary of a GGUF file and no model, with another name for how a text is divided before."""
+    writer = GGUFWriter(target, "llama")
+    for name, (content, types) in _tokeniser(source).items():
+        value = division if name == "tokenizer.ggml.pre" else content
+        writer.add_key_value(name, value, types[0], sub_type=types[-1] if types[0] is GGUFValueType.ARRAY else None)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
 class _Weights:
     """Random weights; shapes are numpy's, (out, in)."""
 

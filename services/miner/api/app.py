@@ -86,9 +86,9 @@ def _model_routes(keeper: Keeper) -> APIRouter:
         """List the model that is loaded, if one is."""
         return {"object": "list", "data": models()}
 
-    @router.get("/v1/models/{name}")
+    @router.get("/v1/models/{name:path}")
     async def one_model(name: str) -> dict[str, object]:
-        """Describe one model."""
+        """Describe one model; its name may hold slashes."""
         for model in models():
             if model["id"] == name:
                 return model

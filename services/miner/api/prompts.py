@@ -37,13 +37,16 @@ def most_prompt_tokens(context: int, answer: int | None) -> int:
 
 
 def chat_prompt(served: ServedModel, request: ChatRequest, most: int | None) -> Prompt:
-    """Render a conversation; with `most`, without its oldest messages where it has more tokens than that."""
+    """Render a conversation; with `most`, without its oldest messages where it has more tokens than that.
+
+    Raises ApiError where it cannot fit and nothing may be cut.
+    """
     tools = [tool.plain() for tool in request.offered]
     if tools and not served.template.takes_tools:
         raise invalid("tools: the chat template of this model has no place for them", "tools", "unsupported_parameter")
 
     def rendered(messages: list[dict[str, Any]]) -> list[int]:
-        return _rendered(served, messages, tools)
+        return _rendered(served, messages, tools, cuts=most is not None)
 
     messages = [message.plain() for message in request.messages]
     whole = rendered(messages)
@@ -70,12 +73,14 @@ def shorten(
 
 
 def bare_prompt(served: ServedModel, request: CompletionRequest, most: int | None) -> Prompt:
-    """Tokenise a prompt; with `most`, its last so many tokens. Raises ApiError for what is no single prompt."""
+    """Tokenise a prompt; with `most`, its last so many tokens. Raises ApiError unless it is one that may fit."""
     prompt = request.prompt
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
         prompt = prompt[0]
     if isinstance(prompt, str):
         vocabulary = served.vocabulary
+        if most is None:
+            _require_short(served, prompt, "prompt")
         return _last(vocabulary.tokenise(prompt, add_special=True, parse_special=False), most, vocabulary)
     tokens = [token for token in prompt if isinstance(token, int)]
     if len(tokens) != len(prompt):
@@ -84,7 +89,10 @@ def bare_prompt(served: ServedModel, request: CompletionRequest, most: int | Non
 
 
 def texts_to_embed(served: ServedModel, request: EmbeddingRequest) -> list[list[int]]:
-    """Tokenise each text as a prompt; raises ApiError for one that is empty or holds foreign tokens."""
+    """Tokenise each text as a prompt; raises ApiError for one that is empty, too long, or holds foreign tokens."""
+    for text in request.texts:
+        if isinstance(text, str):
+            _require_short(served, text, "input")
     found = [
         served.vocabulary.tokenise(text, add_special=True, parse_special=False)
         if isinstance(text, str)
@@ -94,6 +102,19 @@ def texts_to_embed(served: ServedModel, request: EmbeddingRequest) -> list[list[
     if not all(found):
         raise invalid(f"input: text {found.index([])} is empty", "input")
     return found
+
+
+def _require_short(served: ServedModel, text: str, parameter: str | None) -> None:
+    """Refuse a text that has too many tokens however they fall, without the work of finding out how many."""
+    longest = served.vocabulary.longest
+    size = len(text.encode(errors="replace"))
+    if longest is not None and size > served.sequence_tokens * longest:
+        raise invalid(
+            f"this model's context holds {served.sequence_tokens} tokens of at most {longest} bytes,"
+            f" the text has {size} bytes",
+            parameter,
+            "context_length_exceeded",
+        )
 
 
 def _known(served: ServedModel, tokens: list[int], parameter: str) -> list[int]:
@@ -111,8 +132,12 @@ def _last(tokens: list[int], most: int | None, beginning: Tokeniser | None) -> P
     return Prompt([*kept, *rest], len(tokens) - most)
 
 
-def _rendered(served: ServedModel, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> list[int]:
+def _rendered(
+    served: ServedModel, messages: list[dict[str, Any]], tools: list[dict[str, Any]], *, cuts: bool
+) -> list[int]:
     text = served.template.render(messages, tools)
+    if not cuts:
+        _require_short(served, text, None)
     vocabulary = served.vocabulary
     # A template that writes BOS itself must not get a second one.
     twice = vocabulary.adds_bos and bool(vocabulary.bos) and text.startswith(vocabulary.bos)

@@ -49,6 +49,14 @@ class SamplingFields(Lenient):
     seed: int | None = None
     logit_bias: Annotated[dict[str, Bias], Field(max_length=MAX_BIASES)] | None = None
 
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _few(cls, value: object) -> object:
+        """Count before each is looked at: a large body of wrong ones would end in as many errors."""
+        if isinstance(value, dict) and len(value) > MAX_BIASES:
+            raise ValueError(f"at most {MAX_BIASES} tokens, not {len(value)}")
+        return value
+
     @field_validator("logit_bias")
     @classmethod
     def _token_ids(cls, value: dict[str, float] | None) -> dict[str, float] | None:

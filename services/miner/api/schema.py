@@ -1,6 +1,7 @@
 """What a request may hold. Unknown fields are ignored, as OpenAI does; wrong types and values name the field.
 
 What OpenAI offers and this version does not is refused by name: an ignored `functions` would be a wrong answer.
+Lists end at their first wrong entry (`fail_fast`): millions of errors would keep the event loop for seconds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from services.miner.grammar.wire import Constraint
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_MESSAGES = 4_096
+MAX_PARTS = 4_096  # of one message
 MAX_CHOICES = 128  # OpenAI's; `R3MES_MAX_SEQUENCES` is the other limit
 MAX_TEXTS = 2_048  # OpenAI's, of one request for embeddings
 MAX_CHAT_LOGPROBS = 20  # OpenAI's
@@ -27,6 +29,7 @@ MAX_LOGPROBS = 5  # OpenAI's for /v1/completions
 COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
 
 Stop = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+Tokens = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 
 
 class StreamOptions(Lenient):
@@ -42,7 +45,7 @@ class GenerationRequest(SamplingFields, ConstraintFields):
 
     model: Text
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS, fail_fast=True)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
@@ -108,8 +111,8 @@ class ChatMessage(Lenient):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | list[ContentPart] | None
-    tool_calls: Annotated[list[MadeCall], Field(max_length=MAX_TOOLS)] | None = None
+    content: Text | Annotated[list[ContentPart], Field(max_length=MAX_PARTS, fail_fast=True)] | None
+    tool_calls: Annotated[list[MadeCall], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_call_id: Text | None = None
 
     @model_validator(mode="before")
@@ -138,7 +141,7 @@ class ChatRequest(ToolFields, GenerationRequest):
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"functions": ([],)}
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_CHAT_LOGPROBS)] | None = None
@@ -171,9 +174,9 @@ class EmbeddingRequest(Lenient):
     model: Text
     input: (
         Text
-        | Annotated[list[TokenId], Field(min_length=1)]
-        | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
-        | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_TEXTS)]
+        | Tokens
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)]
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)]
     )
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
@@ -202,7 +205,7 @@ class CompletionRequest(GenerationRequest):
         "suffix": ("",),
     }
 
-    prompt: Text | list[TokenId] | list[Text]
+    prompt: Text | Annotated[list[TokenId], Field(fail_fast=True)] | Annotated[list[Text], Field(fail_fast=True)]
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
 
     best_of: Any = None

@@ -19,6 +19,7 @@ from typing import NoReturn
 import structlog
 
 from services.miner.engine.abort import AbortSwitch
+from services.miner.engine.backend import GpuGoneError
 from services.miner.engine.backends import open_backend
 from services.miner.engine.channel import EngineChannel
 from services.miner.engine.engine import Engine
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
         load_kernels()
         engine, loaded = _load(load, switch)
     except R3mesError as error:
-        channel.send(LoadFailed(error.message))
+        channel.send(LoadFailed(error.message, gpu_gone=isinstance(error, GpuGoneError)))
         return error.exit_code
     inbox: queue.SimpleQueue[ToEngine] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(channel, inbox, switch), name="channel", daemon=True).start()

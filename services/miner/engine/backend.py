@@ -14,6 +14,7 @@ from services.miner.engine.messages import Submit
 from services.miner.engine.scheduler import Slice
 from services.miner.grammar.matcher import Matcher
 from services.miner.grammar.wire import Constraint
+from shared.errors import EngineError
 
 Pooling = Literal["mean", "last", "first"]
 Hidden = NDArray[np.float32]
@@ -21,6 +22,16 @@ Hidden = NDArray[np.float32]
 
 class NoRoomError(Exception):
     """The cache found no cells for this batch and is as it was before."""
+
+
+class GpuGoneError(EngineError):
+    """Layers were to run on a GPU, and there is none (any more); never a silent run on the processor instead."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"{reason}: start the container or the miner again (a running container can lose its GPU), or set"
+            " R3MES_N_GPU_LAYERS=0 to run on the processor"
+        )
 
 
 class AbortedError(Exception):

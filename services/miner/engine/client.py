@@ -16,6 +16,7 @@ from typing import Protocol, Self
 
 import structlog
 
+from services.miner.engine.backend import GpuGoneError
 from services.miner.engine.blame import Blame, fingerprint
 from services.miner.engine.flight import Work
 from services.miner.engine.generation import EngineGoneError, Generation, RequestBlamedError
@@ -131,7 +132,7 @@ class EngineClient:
             return cls(process, answer, observer, blame, Watchdog(answer.parameters, load.batch_tokens, limits))
         code = await process.stop()
         if isinstance(answer, LoadFailed):
-            raise EngineError(answer.reason)
+            raise GpuGoneError(answer.reason) if answer.gpu_gone else EngineError(answer.reason)
         raise EngineGoneError(f"the engine process died while it loaded the model ({describe_exit(code)})")
 
     @property

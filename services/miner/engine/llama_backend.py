@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from services.miner.engine.abort import look_at
 from services.miner.engine.aside import Aside, bytes_of, packed_sequence
-from services.miner.engine.backend import AbortedError, Hidden, NoRoomError, Pooling, Sampler
+from services.miner.engine.backend import AbortedError, GpuGoneError, Hidden, NoRoomError, Pooling, Sampler
 from services.miner.engine.batch import Batch
 from services.miner.engine.cache_moves import Copy, Cut, Forget, Gather, Move, SwapIn, SwapOut
 from services.miner.engine.constrained import ConstrainedSampler
@@ -40,11 +40,16 @@ PIECE_BYTES = 256  # longer than any token of a known vocabulary; a longer one i
 
 
 class LlamaBackend:
-    """A model and its context. Raises EngineError from the constructor when llama.cpp refuses either."""
+    """A model and its context.
+
+    Raises EngineError from the constructor when llama.cpp refuses either, GpuGoneError for layers on a GPU without one.
+    """
 
     def __init__(self, load: Load, path: str) -> None:
         started = time.monotonic()
         llama.llama_backend_init()
+        if load.gpu_layers and not llama.llama_supports_gpu_offload():  # it would load to the processor and say nothing
+            raise GpuGoneError("layers were to run on a GPU, and llama.cpp finds none")
         self._tensor_split = _tensor_split(load.tensor_split)
         self._model = llama.llama_model_load_from_file(path.encode(), self._model_parameters(load))
         if not self._model:

@@ -127,9 +127,13 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
-    """The model cannot be loaded; `reason` is llama.cpp's own last words where it said any."""
+    """The model cannot be loaded; `reason` is llama.cpp's own last words where it said any.
+
+    `gpu_gone`: nothing is wrong with the file, the GPU is not there that it was to be loaded to.
+    """
 
     reason: str
+    gpu_gone: bool = False
     kind: Literal["load-failed"] = "load-failed"
 
 

@@ -94,11 +94,13 @@ class EngineProcess:
 
     async def _ended(self) -> int:
         self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                return await self._process.wait()
+                code = await self._process.wait()
         except TimeoutError:
             self.kill()
-            return await self._process.wait()
+            code = await self._process.wait()
+        self._writer.transport.abort()  # without it, what nobody has read keeps the channel open
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+        return code

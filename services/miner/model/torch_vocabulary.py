@@ -56,6 +56,7 @@ class TransformersVocabulary:
         except REFUSALS as error:
             raise EngineError(f"transformers refuses the vocabulary: {error}") from error
         self._lock = threading.Lock()
+        self.longest = None  # its text is prepared in ways that leave some out
         self._closed = False
         self._names: list[str] = self._tokenizer.convert_ids_to_tokens(range(len(self._tokenizer)))
         self._added = {

@@ -9,26 +9,38 @@ from __future__ import annotations
 import ctypes
 import importlib
 import threading
+from functools import partial
 from typing import Any, Protocol
 
 from llama_cpp import llama_cpp
 
 from services.miner.llama_log import last_errors
+from services.miner.model.deep_stack import run_deep
 from shared.errors import EngineError, NotReadyError
 
 llama: Any = llama_cpp
 
 NO_TOKEN = -1  # LLAMA_TOKEN_NULL
+# For many vocabularies llama.cpp divides the text by std::regex, which calls itself for each character of a run: with a
+# stack as threads have it, one long word killed the process. Measured: 304 to 346 bytes of stack a character.
+STACK_A_BYTE = 768
+SHORT_BYTES = 1024  # a text that no thread's stack is too small for
+# Kinds of vocabularies in which every byte of a text is in a token; others leave some out, such as spaces.
+WHOLE = (llama_cpp.LLAMA_VOCAB_TYPE_SPM, llama_cpp.LLAMA_VOCAB_TYPE_BPE)
 PIECE_BYTES = 256  # longer than any token of a known vocabulary; a longer one is asked for again
 
 
 class Tokeniser(Protocol):
-    """A vocabulary, whoever reads it. `bos` and `eos` are the texts of these tokens, empty where there are none."""
+    """A vocabulary, whoever reads it. `bos` and `eos` are the texts of these tokens, empty where there are none.
+
+    `longest` is how many bytes of a text one token stands for at most, None where that is not known.
+    """
 
     size: int
     adds_bos: bool
     bos: str
     eos: str
+    longest: int | None
 
     def tokenise(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the token ids of `text`; raises NotReadyError after `close`."""
@@ -74,6 +86,7 @@ class Vocabulary:
         self.adds_bos = bool(llama.llama_vocab_get_add_bos(self._vocabulary))
         self.bos = self._text(llama.llama_vocab_bos(self._vocabulary))
         self.eos = self._text(llama.llama_vocab_eos(self._vocabulary))
+        self.longest = self._longest()
 
     @property
     def pointer(self) -> object:
@@ -84,9 +97,13 @@ class Vocabulary:
         """Return the token ids of `text`.
 
         `add_special` adds what the model wants around a prompt (BOS), `parse_special` reads control tokens in the text
-        as such. Raises NotReadyError after `close`.
+        as such. Raises NotReadyError after `close`, and when there is no memory for so long a text.
         """
         content = text.encode("utf-8", errors="replace")
+        work = partial(self._tokens, content, add_special=add_special, parse_special=parse_special)
+        return work() if len(content) <= SHORT_BYTES else run_deep(work, len(content) * STACK_A_BYTE)
+
+    def _tokens(self, content: bytes, *, add_special: bool, parse_special: bool) -> list[int]:
         room = len(content) + 8  # a token is at least one byte, but for the special ones
         tokens = (ctypes.c_int32 * room)()
         with self._lock:
@@ -119,6 +136,13 @@ class Vocabulary:
             if self._model is not None:
                 llama.llama_model_free(self._model)
                 self._model = None
+
+    def _longest(self) -> int | None:
+        if llama.llama_vocab_type(self._vocabulary) not in WHOLE:
+            return None
+        # A token's text is never shorter than its bytes: it has spaces and bytes in a longer spelling.
+        texts = (llama.llama_vocab_get_text(self._vocabulary, token) for token in range(self.size))
+        return max((len(text) for text in texts if text), default=None)
 
     def _text(self, token: int) -> str:
         if token == NO_TOKEN:

@@ -37,6 +37,7 @@ def loaded_backend(  # noqa: PLR0913 - what a test wants otherwise, by name
     flash_attention: int = 1,
     threads: int = 2,
     stored: int = 0,
+    gpu_layers: int = 0,
 ) -> Iterator[LlamaBackend]:
     descriptor = os.open(file, os.O_RDONLY)
     try:
@@ -47,7 +48,7 @@ def loaded_backend(  # noqa: PLR0913 - what a test wants otherwise, by name
             sequences=sequences,
             batch_tokens=batch_tokens,
             prefill_tokens=batch_tokens // 4,
-            gpu_layers=0,
+            gpu_layers=gpu_layers,
             threads=threads,
             flash_attention=flash_attention,
             type_k=cache_type,

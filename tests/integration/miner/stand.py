@@ -272,6 +272,19 @@ def events(response: requests.Response) -> list[dict[str, Any]]:
     return [json.loads(line.removeprefix(b"data: ")) for line in lines[:-1]]
 
 
+def accept_next(store: Store) -> tuple[bytes, str]:
+    """Have another model accepted: the same weights under another digest, with one more byte at the end of the file."""
+    content = model_file().read_bytes() + b"\0"
+    digest = hashlib.sha256(content).hexdigest()
+    store.pin(genesis_entry(model_name="Next", file_name="next.gguf", verification_sha256=digest))
+    store.accept()
+    return content, digest
+
+
+def served(miner: Miner) -> list[str]:
+    return [model["id"] for model in miner.get("/v1/models").json()["data"]]
+
+
 def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_suffix(".new")
     temporary.write_bytes(content)

@@ -19,9 +19,11 @@ from tests.integration.miner.stand import (
     SHA256,
     Miner,
     Store,
+    accept_next,
     events,
     genesis_entry,
     model_file,
+    served,
 )
 from tests.support.engine_flight import decodes, stop_while
 from tests.support.waiting import wait_until
@@ -145,6 +147,16 @@ def test_a_killed_engine_costs_its_requests_an_error_and_is_started_again(store:
         assert miner.metric("r3mes_miner_requests_running") == 0
 
 
+def test_a_gpu_that_is_gone_makes_the_miner_not_ready_and_is_looked_for_again(store: Store) -> None:
+    store.put_model()
+    with Miner(store, module="tests.integration.miner.gpu_lost") as miner:
+        reason = miner.wait_not_ready("layers were to run on a GPU, and llama.cpp finds none")["reason"]
+        assert "R3MES_N_GPU_LAYERS=0" in reason
+        assert "PyTorch" not in reason
+        assert miner.get("/v1/models").json()["data"] == []
+        wait_until(lambda: miner.log.read_text().count('"hardware"') > 1, 30, "another try")
+
+
 def test_three_refused_loads_in_a_row_are_the_last_and_the_reason_is_shown(store: Store) -> None:
     # A sound file of an architecture that llama.cpp does not know: it refuses it each time.
     store.put_model(model_file().read_bytes().replace(b"llama", b"llamx", 1))
@@ -217,24 +229,28 @@ def test_the_drain_ends_after_its_time_and_at_a_second_signal(store: Store) -> N
             assert miner.exit_code(20) == 0
 
 
+def test_a_miner_whose_engine_stands_still_with_unread_requests_exits_0_all_the_same(store: Store) -> None:
+    store.put_model()
+    with Miner(store, {"R3MES_DRAIN_SECONDS": "0.5"}) as miner, ThreadPoolExecutor(32) as pool:
+        miner.wait_ready()
+        (engine,) = miner.engines()
+        engine.suspend()
+        prompt = [11] * 8_000
+        body = {"model": MODEL_NAME, "prompt": prompt, "max_tokens": 1}
+        for _ in range(32):  # together more than the channel's buffers hold
+            pool.submit(miner.post, "/v1/completions", body)
+        sent = 32 * len(prompt)
+        wait_until(lambda: miner.metric("r3mes_miner_prompt_tokens_total") == sent, 30, "all are sent")
+        miner.terminate()
+        assert miner.exit_code(30) == 0
+        assert not psutil.pid_exists(engine.pid)
+
+
 def test_a_miner_without_a_model_stops_at_once(store: Store) -> None:
     with Miner(store) as miner:
         miner.wait_not_ready("not verified yet")
         miner.terminate()
         assert miner.exit_code(10) == 0
-
-
-def accept_next(store: Store) -> tuple[bytes, str]:
-    """Have another model accepted: the same weights under another digest, with one more byte at the end of the file."""
-    content = model_file().read_bytes() + b"\0"
-    digest = hashlib.sha256(content).hexdigest()
-    store.pin(genesis_entry(model_name="Next", file_name="next.gguf", verification_sha256=digest))
-    store.accept()
-    return content, digest
-
-
-def served(miner: Miner) -> list[str]:
-    return [model["id"] for model in miner.get("/v1/models").json()["data"]]
 
 
 def test_a_newly_accepted_genesis_swaps_when_its_model_is_verified(store: Store) -> None:

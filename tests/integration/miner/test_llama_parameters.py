@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from services.miner.engine.aside import ASIDE_CELLS
+from services.miner.engine.backend import GpuGoneError
 from services.miner.engine.llama_backend import LlamaBackend, llama
 from services.miner.engine.prefix_cache import slot_count
 from services.miner.loading import load_message
@@ -54,6 +55,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Structures:
 
 def load_with_environment(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
     """Go the way of the miner from settings to a context; llama.cpp without a GPU takes no notice of layers."""
+    monkeypatch.setattr(llama, "llama_supports_gpu_offload", lambda: True)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     settings = load_miner_settings()
@@ -102,6 +104,15 @@ def test_what_is_not_set_is_left_to_llama_cpp_or_decided(monkeypatch: pytest.Mon
         llama.GGML_TYPE_F16,
         llama.GGML_TYPE_F16,
     ]
+
+
+def test_layers_for_a_gpu_that_is_not_there_are_an_error_and_no_silent_run_on_the_processor(
+    monkeypatch: pytest.MonkeyPatch, given: Structures
+) -> None:
+    monkeypatch.setattr(llama, "llama_supports_gpu_offload", lambda: False)
+    with pytest.raises(GpuGoneError, match="finds none"), loaded_backend(model_file(), gpu_layers=-1):
+        pass
+    assert not given
 
 
 @pytest.mark.parametrize("flash", ["on", "off"])

@@ -24,6 +24,31 @@ def test_a_file_without_a_template_gets_chatml() -> None:
     assert template(None).render(MESSAGES) == "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
 
 
+def test_the_mark_of_what_an_assistant_said_lets_its_text_through() -> None:
+    source = (
+        "{% for m in messages %}{% generation %}{{ loop.index }}{% set last = m.content %}{{ last }}{% endgeneration %}"
+        "{{ last is defined }}{% endfor %}{% if tools %}{% generation %}{{ tools }}{% endgeneration %}{% endif %}"
+    )
+    assert template(source).render(MESSAGES) == "1HelloFalse"
+    assert template(source).takes_tools
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("", '{"b": "é", "a": 1}'),
+        ("(ensure_ascii=True)", '{"b": "\\u00e9", "a": 1}'),
+        ("(true)", '{"b": "\\u00e9", "a": 1}'),
+        ("(indent=1)", '{\n "b": "é",\n "a": 1\n}'),
+        ("(separators=(',', ':'))", '{"b":"é","a":1}'),
+        ("(sort_keys=True)", '{"a": 1, "b": "é"}'),
+        ("(False, None, (',', ':'), True)", '{"a":1,"b":"é"}'),
+    ],
+)
+def test_json_is_written_as_transformers_writes_it(arguments: str, text: str) -> None:
+    assert template("{{ {'b': 'é', 'a': 1} | tojson" + arguments + " }}").render(MESSAGES) == text
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -46,3 +71,5 @@ def test_what_a_template_may_not_do_is_an_error_of_this_request(source: str) -> 
 def test_a_template_that_does_not_compile_is_an_error_of_the_model() -> None:
     with pytest.raises(EngineError, match="does not compile"):
         template("{% for %}")
+    with pytest.raises(EngineError, match="does not compile"):
+        template("{% generation %}{{ messages }}")

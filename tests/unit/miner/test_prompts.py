@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.miner.api.prompts import most_prompt_tokens, shorten
+from services.miner.api.errors import ApiError
+from services.miner.api.prompts import bare_prompt, chat_prompt, most_prompt_tokens, shorten, texts_to_embed
+from services.miner.api.schema import ChatRequest, CompletionRequest, EmbeddingRequest
+from services.miner.model.chat_template import ChatTemplate
+from services.miner.served import ServedModel
 
 Message = dict[str, str]
 messages = st.lists(
@@ -63,3 +71,54 @@ def test_an_answer_keeps_its_room_but_never_more_than_half() -> None:
     assert most_prompt_tokens(1000, 5000) == 500
     assert most_prompt_tokens(1000, None) == 750
     assert most_prompt_tokens(1, None) == 1
+
+
+class Pairs:
+    """A vocabulary whose tokens have at most two bytes, and that counts what it is asked."""
+
+    size, adds_bos, bos, longest = 1000, False, "", 2
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def tokenise(self, text: str, **_: bool) -> list[int]:
+        self.asked += 1
+        return [0] * -(-len(text.encode()) // 2)
+
+
+def serving(vocabulary: object) -> ServedModel:
+    template = ChatTemplate("{{ messages[0].content }}", bos="", eos="")
+    return cast("ServedModel", SimpleNamespace(vocabulary=vocabulary, template=template, sequence_tokens=10))
+
+
+def completion(text: str) -> CompletionRequest:
+    return CompletionRequest.model_validate({"model": "m", "prompt": text})
+
+
+def chat(text: str) -> ChatRequest:
+    return ChatRequest.model_validate({"model": "m", "messages": [{"role": "user", "content": text}]})
+
+
+def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised() -> None:
+    vocabulary = Pairs()
+    served = serving(vocabulary)
+    embed = EmbeddingRequest.model_validate({"model": "m", "input": ["x", "é" * 11]})
+    for make in (
+        lambda: bare_prompt(served, completion("é" * 11), None),
+        lambda: chat_prompt(served, chat("é" * 11), None),
+        lambda: texts_to_embed(served, embed),
+    ):
+        with pytest.raises(ApiError, match=r"10 tokens of at most 2 bytes, the text has 22 bytes") as caught:
+            make()
+        assert (caught.value.status, caught.value.code) == (400, "context_length_exceeded")
+    assert not vocabulary.asked
+    assert len(bare_prompt(served, completion("é" * 10), None).tokens) == 10
+
+
+def test_where_a_prompt_may_be_cut_or_nobody_knows_the_longest_token_its_length_alone_refuses_nothing() -> None:
+    served = serving(Pairs())
+    assert bare_prompt(served, completion("é" * 500), 8).left_out == 492
+    assert len(chat_prompt(served, chat("é" * 500), 8).tokens) == 500
+    vocabulary = Pairs()
+    vocabulary.longest = None  # type: ignore[assignment]
+    assert len(bare_prompt(serving(vocabulary), completion("é" * 500), None).tokens) == 500

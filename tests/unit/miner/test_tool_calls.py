@@ -40,6 +40,7 @@ def parsed(pieces: list[str]) -> tuple[str, list[ToolCall]]:
         (CALL, "", [PARIS]),
         (f"  [{CALL}]\n", "", [PARIS]),
         ('{"name": "add", "arguments": "{\\"a\\": 1}"}', "", [ToolCall("add", '{"a": 1}')]),
+        ('{"name": "add", "arguments": ""}', "", [ToolCall("add", "{}")]),
         ('{"name": "add"}', "", [ToolCall("add", "{}")]),
     ],
 )
@@ -58,6 +59,12 @@ def test_a_call_is_found_in_each_form_that_models_write(answer: str, text: str, 
         '{"answer": 42}',
         '{"name": ["add"], "arguments": {}}',
         '{"name": "add", "arguments": {"a": NaN}}',
+        '{"name": "add", "arguments": {"a": 1e999}}',
+        '{"name": "add", "arguments": {"a": [-1e999]}}',
+        '{"name": "add", "arguments": "{\\"a\\": 1e999}"}',
+        '{"name": "add", "arguments": "{\\"a\\": NaN}"}',
+        '{"name": "add", "arguments": "one and two"}',
+        '{"name": "add", "arguments": "[1, 2]"}',
         '"add"',
         '{"name": "add", "arguments": {"a": ',
         "<tool_call>not json</tool_call> and on",
@@ -76,6 +83,23 @@ def test_what_is_no_call_of_a_declared_tool_is_shown_as_it_is(answer: str) -> No
         assert parsed([answer]) == ("", [PARIS])
     else:
         assert parsed([answer]) == (answer, [])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"a": "\\ud800", "é": "\\ud83d\\ude00"}',
+        '{"\\udc00": 1}',
+        '"{\\"a\\": \\"\\ud800\\"}"',
+        '"{\\"a\\": \\"\\\\ud800\\"}"',
+        '{"a": "é"}',
+    ],
+)
+def test_arguments_are_json_that_utf8_can_carry_whatever_halves_of_characters_are_among_them(arguments: str) -> None:
+    text, (call,) = parsed([f'{{"name": "add", "arguments": {arguments}}}'])
+    assert text == ""
+    said = json.loads(arguments)
+    assert json.loads(call.arguments.encode()) == (json.loads(said) if isinstance(said, str) else said)
 
 
 pieces = st.lists(

@@ -20,7 +20,7 @@ MAX_CALLS = 128
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A function's name, and its arguments as JSON."""
+    """A function's name, and its arguments: always a JSON object, in characters that UTF-8 can write."""
 
     name: str
     arguments: str
@@ -99,21 +99,36 @@ class CallParser:
     def _calls_of(self, text: str) -> list[ToolCall]:
         """Read one call or a list of them; none where anything else is among them."""
         try:
-            found = json.loads(text.strip(), parse_constant=_refuse)
+            found = _read(text)
+            entries = found if isinstance(found, list) else [found]
+            calls = [call for entry in entries if (call := self._call_of(entry)) is not None]
         except (ValueError, RecursionError):
             return []
-        entries = found if isinstance(found, list) else [found]
-        calls = [call for entry in entries if (call := self._call_of(entry)) is not None]
         return calls if len(calls) == len(entries) <= MAX_CALLS else []
 
     def _call_of(self, entry: object) -> ToolCall | None:
+        """Return the call, None where it is none; raises ValueError or RecursionError for what JSON cannot write."""
         name = entry.get("name") if isinstance(entry, dict) else None
         if not isinstance(entry, dict) or not isinstance(name, str) or name not in self.names:
             return None
         arguments = entry.get("arguments", entry.get("parameters", {}))
         if isinstance(arguments, str):  # some models write the arguments as a string of JSON, as the API does
-            return ToolCall(name, arguments)
-        return ToolCall(name, json.dumps(arguments, ensure_ascii=False)) if isinstance(arguments, dict) else None
+            arguments = _read(arguments) if arguments else {}
+        return ToolCall(name, _written(arguments)) if isinstance(arguments, dict) else None
+
+
+def _read(text: str) -> object:
+    found: object = json.loads(text.strip(), parse_constant=_refuse)
+    return found
+
+
+def _written(arguments: dict[str, object]) -> str:
+    written = json.dumps(arguments, ensure_ascii=False, allow_nan=False)  # 1e999 was read as infinity
+    try:
+        written.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write as an escape alone
+        return json.dumps(arguments)
+    return written
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -11,7 +11,7 @@ from shared.errors import ConfigurationError
 
 MOUNTED = ("deploy/gateway", "monitoring/prometheus", "monitoring/grafana")
 # Whose files have rights of their own (secrets/README.md). A gateway that cannot look into its folder speaks no TLS.
-SECRETS = ("secrets/api", "secrets/downloader", "secrets/tls")
+SECRETS = ("secrets/api", "secrets/downloader", "secrets/verifier", "secrets/tls")
 # What HAProxy, Prometheus and Grafana read there; not what an editor leaves beside it.
 _READ = {".cfg", ".yml", ".json"}
 

@@ -43,6 +43,7 @@ class KeyRing:
         self._file = file
         self._clock = clock
         self._looked_at = clock()
+        self._refused: tuple[str, ...] = ()
 
     def authorises(self, header: str | None) -> bool:
         """Tell whether an `Authorization` header carries one of them."""
@@ -63,6 +64,12 @@ class KeyRing:
             found = split_secret(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError):
             return
-        if found and found != self._keys and all(map(can_be_sent, found)):
-            _log.info("the API keys changed", count=len(found))
-            self._keys = found
+        if not found or found in {self._keys, self._refused}:
+            return
+        unsendable = [number for number, key in enumerate(found, 1) if not can_be_sent(key)]
+        if unsendable:
+            self._refused = found
+            _log.error("the API keys stay as they were: no header carries some new ones", numbers=unsendable)
+            return
+        _log.info("the API keys changed", count=len(found))
+        self._keys = found

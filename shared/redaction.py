@@ -7,14 +7,8 @@ import re
 BLANK = "***"
 _USER_INFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
 _QUERY = re.compile(r"(?<=://)([^\s'\"?]+)\?[^\s'\"]+")
-_PATH = re.compile(r"(?<=://)([^/\s,'\"]+)/[^\s,'\"]+")
 
 
 def without_credentials(text: str) -> str:
     """Return `text` with user info and query of every address in it blanked."""
     return _QUERY.sub(rf"\1?{BLANK}", _USER_INFO.sub(f"{BLANK}@", text))
-
-
-def only_hosts(text: str) -> str:
-    """Return `text` with everything blanked but scheme, host and port: a provider's path may hold a key."""
-    return _PATH.sub(rf"\1/{BLANK}", without_credentials(text))

@@ -17,10 +17,10 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from shared.errors import ConfigurationError
-from shared.redaction import only_hosts, without_credentials
+from shared.redaction import without_credentials
 
 SECRET_NAMES = frozenset({"R3MES_REDIS_URL", "R3MES_API_KEYS", "HF_TOKEN"})
-# Addresses of which nothing but the host is for other eyes.
+# Addresses whose paths may hold a key: what refuses one says which, and does not show it.
 SECRET_PATH_NAMES = frozenset({"R3MES_CHAIN_RPC"})
 
 KNOWN_NAMES = frozenset(
@@ -196,7 +196,7 @@ def _describe(error: ValidationError, values: Mapping[str, Any]) -> Configuratio
     first = error.errors(include_url=False, include_input=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "settings"
     found = "a secret" if name in SECRET_NAMES else ascii(values.get(name))
-    shown = (only_hosts if name in SECRET_PATH_NAMES else without_credentials)(f"found {found}: {first['msg']}")
+    shown = first["msg"] if name in SECRET_PATH_NAMES else without_credentials(f"found {found}: {first['msg']}")
     return ConfigurationError(f"{name}: {shown}", next_step=f"correct {name} or unset it")
 
 

@@ -75,7 +75,7 @@ def _paths(value: str) -> set[str]:
     """Return the paths of addresses, and what each ends with, which is what a key would be."""
     found: set[str] = set()
     for address in value.split(","):
-        path = address.partition("://")[2].partition("/")[2].strip().strip("/")
+        path = (address.partition("://")[2] or address).partition("/")[2].strip().strip("/")
         found |= {path, path.rpartition("/")[2]}
     return found
 

@@ -37,7 +37,8 @@ def parse_endpoints(value: object) -> object:
     """Parse a comma-separated list; raises ValueError (for pydantic)."""
     if not isinstance(value, str):
         return value
-    endpoints = tuple(_endpoint(part.strip()) for part in value.split(",") if part.strip())
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    endpoints = tuple(_endpoint(number, part) for number, part in enumerate(parts, 1))
     names = [endpoint.name for endpoint in endpoints]
     for name in names:
         if names.count(name) > 1:
@@ -47,16 +48,16 @@ def parse_endpoints(value: object) -> object:
     return endpoints
 
 
-def _endpoint(text: str) -> Endpoint:
+def _endpoint(number: int, text: str) -> Endpoint:
     try:
         url = download_source(text)  # the form of a URL, whatever it is for
     except FieldRefusedError as error:
-        raise ValueError(f"found {error.found}, wanted {error.wanted}") from error
+        raise ValueError(f"endpoint {number}: wanted {error.wanted}") from error
     if "?" in url:
-        raise ValueError("found a query in an endpoint's URL")
+        raise ValueError(f"endpoint {number}: found a query in its URL")
     problem = AddressPolicy(frozenset({origin_of(url)})).form_problem(url)
     if problem:
-        raise ValueError(f"found {problem}")
+        raise ValueError(f"endpoint {number}: found {problem}")
     return Endpoint(url.rstrip("/"))
 
 

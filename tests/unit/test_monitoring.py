@@ -245,6 +245,8 @@ def test_of_another_host_s_series_only_its_own_raw_ones_are_taken_over() -> None
         ("gpu2", "gpu2"),
         ("10.0.0.2:9090", "10.0.0.2"),
         ("[fd00::2]:9090", "[fd00::2]"),
+        ("[fd00::2]", "[fd00::2]"),
+        ("localhost:19091", "localhost:19091"),
     ],
 )
 def test_another_host_without_a_name_has_that_of_its_address(address: str, host: str) -> None:

@@ -92,6 +92,8 @@ class Admission:
             raise invalid("dimensions is not supported by this version", "dimensions", "unsupported_parameter")
         try:
             found = await asyncio.to_thread(texts_to_embed, served, request)
+        except UsageError as error:
+            raise invalid(error.message, "input") from error
         except NotReadyError as error:
             raise unavailable(error.message, RETRY_SOON_SECONDS) from error
         most = min(served.sequence_tokens, self._settings.max_prompt_tokens or served.sequence_tokens)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import re
 import threading
 from functools import partial
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from llama_cpp import llama_cpp
 
 from services.miner.llama_log import last_errors
 from services.miner.model.deep_stack import run_deep
-from shared.errors import EngineError, NotReadyError
+from shared.errors import EngineError, NotReadyError, UsageError
 
 llama: Any = llama_cpp
 
@@ -25,6 +26,8 @@ NO_TOKEN = -1  # LLAMA_TOKEN_NULL
 # stack as threads have it, one long word killed the process. Measured: 304 to 346 bytes of stack a character.
 STACK_A_BYTE = 768
 SHORT_BYTES = 1024  # a text that no thread's stack is too small for
+MOST_RUN = 1_048_576  # characters that nothing divides: their stack is 350 MiB of memory, not of addresses alone
+_RUN = re.compile(r"\S+|\s+")
 # Kinds of vocabularies in which every byte of a text is in a token; others leave some out, such as spaces.
 WHOLE = (llama_cpp.LLAMA_VOCAB_TYPE_SPM, llama_cpp.LLAMA_VOCAB_TYPE_BPE)
 PIECE_BYTES = 256  # longer than any token of a known vocabulary; a longer one is asked for again
@@ -97,11 +100,16 @@ class Vocabulary:
         """Return the token ids of `text`.
 
         `add_special` adds what the model wants around a prompt (BOS), `parse_special` reads control tokens in the text
-        as such. Raises NotReadyError after `close`, and when there is no memory for so long a text.
+        as such. Raises NotReadyError after `close`, and when there is no memory for so long a text; UsageError for one
+        that nothing divides for too long.
         """
         content = text.encode("utf-8", errors="replace")
         work = partial(self._tokens, content, add_special=add_special, parse_special=parse_special)
-        return work() if len(content) <= SHORT_BYTES else run_deep(work, len(content) * STACK_A_BYTE)
+        if len(content) <= SHORT_BYTES:
+            return work()
+        if len(text) > MOST_RUN and any(run.end() - run.start() > MOST_RUN for run in _RUN.finditer(text)):
+            raise UsageError(f"a text with more than {MOST_RUN} characters that nothing divides")
+        return run_deep(work, len(content) * STACK_A_BYTE)
 
     def _tokens(self, content: bytes, *, add_special: bool, parse_special: bool) -> list[int]:
         room = len(content) + 8  # a token is at least one byte, but for the special ones

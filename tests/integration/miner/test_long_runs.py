@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from services.miner.model.vocabulary import MOST_RUN, Vocabulary
+from shared.errors import UsageError
 from tests.integration.miner.stand import model_file
 from tests.support.tiny_models import write_vocabulary
 
@@ -32,6 +35,19 @@ thread = threading.Thread(target=run)
 thread.start()
 thread.join()
 """
+
+
+def test_a_run_whose_stack_would_take_a_small_host_s_memory_is_refused() -> None:
+    descriptor = os.open(model_file(), os.O_RDONLY)
+    vocabulary = Vocabulary(descriptor)
+    try:
+        for text in ("x" * (MOST_RUN + 1), "words " + " " * (MOST_RUN + 1)):
+            with pytest.raises(UsageError, match="nothing divides"):
+                vocabulary.tokenise(text, add_special=False, parse_special=False)
+        assert vocabulary.tokenise("words " * (MOST_RUN // 5), add_special=False, parse_special=False)
+    finally:
+        vocabulary.close()
+        os.close(descriptor)
 
 
 @pytest.fixture(scope="module", params=DIVISIONS)

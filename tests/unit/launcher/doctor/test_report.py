@@ -90,7 +90,7 @@ SECRETS = {
     "HTTPS_PROXY": "http://prox-user:prox-pass@proxy:3128",
     "https_proxy": "low-user:low-pass@proxy:3128",
     "AWS_SECRET_ACCESS_KEY": "aws-secret-value",
-    "R3MES_CHAIN_RPC": "https://one.example/v3/provider-key/, https://two.example",
+    "R3MES_CHAIN_RPC": "https://one.example/v3/provider-key/, two.example/v2/other-key",
 }
 
 
@@ -106,6 +106,7 @@ SECRETS = {
         "low-pass",
         "aws-secret-value",
         "provider-key",
+        "other-key",
         "of-a-file",
         "of-another-line",
     ],

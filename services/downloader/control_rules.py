@@ -11,6 +11,7 @@ from shared.states import FailureReason, Source
 from shared.store.records import Control
 
 MAX_MESSAGE = 1000
+_MOST_ROUNDS = 1_000_000  # what the document says may be anything
 
 
 class Verb(StrEnum):
@@ -57,7 +58,7 @@ def after_give_up(control: Control, source: Source, message: str, reason: Failur
 
 def after_round(control: Control, reason: FailureReason, now: float) -> Control:
     """Every source has failed: the next round begins later each time."""
-    rounds = control.rounds + 1
+    rounds = min(control.rounds, _MOST_ROUNDS) + 1
     return _with(control, attempts={}, rounds=rounds, reason=reason, next_attempt_at=now + round_wait(rounds))
 
 
@@ -68,9 +69,13 @@ def at_begin(control: Control) -> Control:
     return _with(control, next_attempt_at=None, reason=None, message="")
 
 
-def after_hold(control: Control, reason: FailureReason, message: str, retry_at: float) -> Control:
-    """Something on this machine is in the way; no source is to blame."""
-    return _with(control, reason=reason, message=message[:MAX_MESSAGE], next_attempt_at=retry_at)
+def after_hold(control: Control, source: Source, reason: FailureReason, message: str, retry_at: float) -> Control:
+    """Something on this machine is in the way; no source is to blame, but `source` has been tried.
+
+    A local file that nobody has tried would not wait.
+    """
+    attempts = {**control.attempts, source: max(1, control.attempts.get(source, 0))}
+    return _with(control, attempts=attempts, reason=reason, message=message[:MAX_MESSAGE], next_attempt_at=retry_at)
 
 
 def after_complete(control: Control) -> Control:

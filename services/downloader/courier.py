@@ -23,6 +23,7 @@ from shared.states import ModelState
 log = structlog.get_logger(__name__)
 
 _TICK_SECONDS = 0.5
+_REFUSED_SECONDS = 1.0
 _COUNT_SECONDS = 2.0
 # The verifier follows a download while it runs, and may be at it still while one is paused.
 _WATCHED = frozenset({ModelState.DOWNLOADING, ModelState.PAUSED, ModelState.VERIFYING})
@@ -135,6 +136,7 @@ class Courier:
             except RedisAwayError as error:
                 self._is_up = False
                 log.warning("Redis is away: verdicts have to wait, downloads go on", error=error.message)
+                self._stop.wait(_REFUSED_SECONDS)  # one that answers and refuses would be asked without a pause
 
     def _carry(self) -> None:
         """Do everything once; raises RedisAwayError."""

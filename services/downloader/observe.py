@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.downloader.reconcile import IncomingData, Mismatch
-from services.downloader.transfer.incoming import read_journal
+from services.downloader.transfer.incoming import fitting_journal
 from services.downloader.transfer.ranges import covered
 from services.downloader.transfer.space import Mode, Room, reservation
 from shared.genesis import ModelPin
 from shared.store.atomic import temporaries
 from shared.store.layout import StoreLayout
-from shared.store.records import Journal, Receipt, RejectedRecord
+from shared.store.records import Receipt, RejectedRecord
 from shared.store.verified import has_right_receipt
 
 # The verifier keeps at most this many records of a digest, numbered from 1.
@@ -100,7 +100,7 @@ def _copy_bytes(layout: StoreLayout, digest: str, copies: dict[str, int]) -> int
 
 
 def _reserved(layout: StoreLayout, pin: ModelPin, copies: dict[str, int]) -> int:
-    journal = _fitting_journal(layout, pin)
+    journal = fitting_journal(layout, pin)
     if journal is None:
         return 0
     data, copy = _allocated(layout.data(pin.sha256)), _copy_bytes(layout, pin.sha256, copies)
@@ -116,14 +116,7 @@ def _has_verified_name(layout: StoreLayout, digest: str) -> bool:
 
 
 def _incoming(layout: StoreLayout, pin: ModelPin) -> IncomingData | None:
-    journal = _fitting_journal(layout, pin)
+    journal = fitting_journal(layout, pin)
     if journal is None:
         return None
     return IncomingData(journal.generation, journal.source, journal.size, covered(journal.ranges), journal.complete)
-
-
-def _fitting_journal(layout: StoreLayout, pin: ModelPin) -> Journal | None:
-    journal = read_journal(layout, pin.sha256)
-    if journal is None or journal.size > pin.required_bytes or pin.size_bytes not in {None, journal.size}:
-        return None
-    return journal

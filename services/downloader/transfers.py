@@ -111,16 +111,16 @@ class Transfers:
             case NoRoom(message, size):
                 if size is not None:
                     self._sizes[digest] = size
-                self._hold(digest, FailureReason.DISK_FULL, message, self.retry_seconds)
+                self._hold(digest, source, FailureReason.DISK_FULL, message, self.retry_seconds)
             case LocalTrouble(message):
                 log.error("the store gives trouble", model=pin.model_name, error=message)
-                self._hold(digest, FailureReason.SOURCE_UNAVAILABLE, message, _LOCAL_TROUBLE_SECONDS)
+                self._hold(digest, source, FailureReason.SOURCE_UNAVAILABLE, message, _LOCAL_TROUBLE_SECONDS)
             case Interrupted(why):
                 log.info("transfer stopped", model=pin.model_name, reason=why)
                 if why is Reason.LEASE_LOST:
                     self._held_until[digest] = time.monotonic() + LEASE_EXPIRY_SECONDS
                 elif why is Reason.VOID:
-                    self._hold(digest, FailureReason.BYTES_LOST, why, _LOCAL_TROUBLE_SECONDS)
+                    self._hold(digest, source, FailureReason.BYTES_LOST, why, _LOCAL_TROUBLE_SECONDS)
             case LeaseTaken():
                 log.info("another downloader holds the lease", model=pin.model_name)
                 self._held_until[digest] = time.monotonic() + _LEASE_WAIT_SECONDS
@@ -128,6 +128,6 @@ class Transfers:
                 timer.daemon = True
                 timer.start()
 
-    def _hold(self, digest: str, reason: FailureReason, message: str, seconds: float) -> None:
+    def _hold(self, digest: str, source: Source, reason: FailureReason, message: str, seconds: float) -> None:
         retry_at = time.time() + seconds
-        self.controls.update(digest, lambda control: rules.after_hold(control, reason, message, retry_at))
+        self.controls.update(digest, lambda control: rules.after_hold(control, source, reason, message, retry_at))

@@ -164,6 +164,12 @@ TRANSIENT = (500, 502, 504)
     Fault("429 with a Retry-After that is garbage", "verified", _burst(429, **_retry_after("soon, I hope")), copies=1),
     Fault("429 with a negative Retry-After", "verified", _burst(429, **_retry_after(-5)), copies=1),
     Fault("429 with a Retry-After of 40 digits", "verified", _once(429, **_retry_after("9" * 40)), copies=1),
+    Fault(
+        "429 with a Retry-After in a year that is none",
+        "verified",
+        _burst(429, **_retry_after("Mon, 01 Jan 99999999999999999999 00:00:00 GMT")),
+        copies=1,
+    ),
     failed("429 with a Retry-After beyond patience", _always(429, **_retry_after(3600)), "3600", quick=True),
     failed("503 with a Retry-After that is a date beyond patience", _slow_date(), "it asks to wait"),
     Fault("503 with a short Retry-After", "verified", _once(503, **_retry_after(1)), copies=1),

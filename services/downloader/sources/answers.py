@@ -146,9 +146,9 @@ def _seconds_or_date(value: str, now: datetime) -> float | None:
         return float(value)
     try:
         when = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError):
+        return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds()
+    except (ValueError, TypeError, IndexError, OverflowError):  # the last of a year, or a zone, that is none
         return None
-    return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds()
 
 
 def _partial(headers: Mapping[str, str], start: int, end: int, size: int | None) -> Announced:

@@ -61,16 +61,26 @@ def identity_of(path: Path, *, follow: bool = True) -> StatIdentity | None:
     return StatIdentity.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
+def _tell_nobody(_path: Path, _error: OSError) -> None:
+    pass
+
+
 class ImportedSource(ByteSource):
     """A local file with, so far, the right name; `expected` is the pinned digest."""
 
     kind = Source.IMPORT
 
     def __init__(
-        self, path: Path, expected: str, interrupt: Interrupt, on_wrong: Callable[[Path, FileHash], None]
+        self,
+        path: Path,
+        expected: str,
+        interrupt: Interrupt,
+        on_wrong: Callable[[Path, FileHash], None],
+        on_unreadable: Callable[[Path, OSError], None] = _tell_nobody,
     ) -> None:
         self.url = path.absolute().as_uri()
         self._on_wrong = on_wrong
+        self._on_unreadable = on_unreadable
         self.path = path
         self._expected = expected
         self._interrupt = interrupt
@@ -80,6 +90,7 @@ class ImportedSource(ByteSource):
         try:
             found = hash_file(self.path, self._interrupt)
         except OSError as error:
+            self._on_unreadable(self.path, error)
             raise PermanentSourceError(f"cannot read {self.path}: {error.strerror}") from error
         if found.sha256 != self._expected:
             self._on_wrong(self.path, found)
@@ -101,18 +112,24 @@ class ImportedSource(ByteSource):
 class ImportedSupply(Supply):
     """Local files of the pinned name, each tried by itself, over one connection."""
 
-    def __init__(self, paths: Sequence[Path], expected: str, on_wrong: Callable[[Path, FileHash], None]) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        expected: str,
+        on_wrong: Callable[[Path, FileHash], None],
+        on_unreadable: Callable[[Path, OSError], None] = _tell_nobody,
+    ) -> None:
         self.places = len(paths)
         self._paths = tuple(paths)
         self._expected = expected
         self._on_wrong = on_wrong
+        self._on_unreadable = on_unreadable
 
     def connect(self, interrupt: Interrupt) -> Connection:
         """Return the files; there is nothing to close."""
-        return Connection(
-            tuple(ImportedSource(path, self._expected, interrupt, self._on_wrong) for path in self._paths),
-            close=lambda: None,
-        )
+        told = (self._on_wrong, self._on_unreadable)
+        places = (ImportedSource(path, self._expected, interrupt, *told) for path in self._paths)
+        return Connection(tuple(places), close=lambda: None)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Which sources there are for a pin, and how to make them.
 
-A local file that was found wrong is not offered again as long as it does not change.
+A local file that was found wrong, or cannot be read, is not offered again as long as it does not change.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 
 class WrongFiles:
-    """Local files that have a pinned name and wrong bytes: named, left alone, remembered while they do not change."""
+    """Local files of a pinned name that are of no use: named, left alone, remembered while they do not change."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -44,8 +44,17 @@ class WrongFiles:
             self._known[path] = found.identity
         log.warning("a local file is not the pinned one and is left alone", file=str(path), sha256=found.sha256)
 
+    def add_unreadable(self, path: Path, error: OSError) -> None:
+        """Remember a file that cannot be read and say so; other rights are another state."""
+        identity = identity_of(path)
+        if identity is None:
+            return
+        with self._lock:
+            self._known[path] = identity
+        log.warning("a local file cannot be read and is left alone", file=str(path), error=error.strerror)
+
     def has(self, path: Path, identity: StatIdentity) -> bool:
-        """Tell whether this file, in this state, is known to be wrong."""
+        """Tell whether this file, in this state, is known to be of no use."""
         with self._lock:
             return self._known.get(path) == identity
 
@@ -98,7 +107,8 @@ class Offers:
 
         match source:
             case Source.IMPORT:
-                return ImportedSupply(self._local_files(pin), pin.sha256, self.wrong_files.add)
+                wrong = self.wrong_files
+                return ImportedSupply(self._local_files(pin), pin.sha256, wrong.add, wrong.add_unreadable)
             case Source.HUGGINGFACE:
                 addresses = [Address(policy.effective_source(pin.download_source))]
                 return WebSupply(source, addresses, make_web, judge, self._limits.connections)
@@ -117,7 +127,7 @@ class Offers:
                 )
 
     def _local_files(self, pin: ModelPin) -> list[Path]:
-        """Return the regular files of the pinned name that are not known to be wrong."""
+        """Return the regular files of the pinned name that are not known to be of no use."""
         found: list[Path] = []
         if self._settings.import_dir is not None:
             candidate = self._settings.import_dir.expanduser() / pin.file_name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -92,7 +93,7 @@ class Crew:
     _size: int | None = field(init=False)
     _until: int = 0
     _ranges: RangeSupport = RangeSupport.UNKNOWN
-    _ignored: int = 0
+    _ignored: Counter[int] = field(default_factory=Counter)
     _hold_until: float = 0.0
     _running: dict[Claim, Lane] = field(default_factory=dict)
     _end: BaseException | None = None
@@ -173,7 +174,7 @@ class Crew:
         """An answer has begun: return what of it is to be kept; raises TransientSourceError for an ignored range."""
         claim = task.claim
         if body.whole and self._ranges is RangeSupport.HONOURED:
-            self._ignored += 1
+            self._ignored[task.place] += 1
             raise TransientSourceError("it ignored the range and sends the whole file")
         if not self.job.keeper.is_open or (body.whole and claim.at > 0):
             self.job.begin(body.size)  # until ranges are known to work, no other lane is at work
@@ -277,8 +278,11 @@ class Crew:
     def _failed_for_now(self, lane: Lane, task: Task, claim: Claim, error: TransientSourceError) -> None:
         with self._cond:
             self.job.places.missed(task.place)
-            if self._ignored >= _IGNORED_RANGES:
-                self._finish(RangesIgnoredError(error.message))
+            if self._ignored[task.place] >= _IGNORED_RANGES:
+                if self.job.places.alive == [task.place]:
+                    self._finish(RangesIgnoredError(error.message))
+                else:  # another can go on from what there is
+                    self.job.places.drop(task.place)
             came = self._planner.received - task.received
             if error.is_too_much and came > claim.at - task.at:
                 # Others got on meanwhile: this is no failure of the source, and there may be fewer of us.

@@ -15,7 +15,7 @@ import structlog
 
 from services.downloader.interrupt import Interrupt, Reason
 from services.downloader.limits import Limits
-from services.downloader.transfer.incoming import IncomingFile, Origin, read_journal
+from services.downloader.transfer.incoming import IncomingFile, Origin, fitting_journal
 from services.downloader.transfer.ranges import Ranges
 from services.downloader.transfer.source_clock import SourceClock
 from services.downloader.transfer.space import Mode, Room, missing_bytes, mode_for
@@ -84,7 +84,7 @@ class FileKeeper:
 
     def finish_what_is_durable(self) -> int | None:
         """Complete what a former process made durable and did not announce; return its size, None if it is not so."""
-        journal = read_journal(self.layout, self.pin.sha256)
+        journal = fitting_journal(self.layout, self.pin)
         if journal is None or journal.ranges != ((0, journal.size),):
             return None
         origin = Origin(journal.source, journal.url, journal.revision)

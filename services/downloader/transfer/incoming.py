@@ -21,6 +21,7 @@ from typing import Self
 from services.downloader.transfer.ranges import Ranges, add_range, covered, prefix
 from services.downloader.transfer.space import Mode
 from shared.errors import DiskFullError, StoreError
+from shared.genesis import ModelPin
 from shared.states import Source
 from shared.store.atomic import fsync_dir, sweep_temporaries
 from shared.store.layout import INCOMING_FILE_MODE, INCOMING_MODE, StoreLayout
@@ -50,6 +51,14 @@ def read_journal(layout: StoreLayout, digest: str) -> Journal | None:
         return None
     right = stat.S_ISREG(status.st_mode) and status.st_ino == journal.ino and status.st_size == journal.size
     return journal if right else None
+
+
+def fitting_journal(layout: StoreLayout, pin: ModelPin) -> Journal | None:
+    """Return the journal of a pin's data, if it holds and its size is one that the pin allows."""
+    journal = read_journal(layout, pin.sha256)
+    if journal is None or journal.size > pin.required_bytes or pin.size_bytes not in {None, journal.size}:
+        return None
+    return journal
 
 
 def prepare_directory(layout: StoreLayout, digest: str) -> None:

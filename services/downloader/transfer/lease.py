@@ -31,6 +31,10 @@ def process_exists(pid: int) -> bool:
     return True
 
 
+# What a lease can hold; after it comes 1 again, since the lease of somebody else may say anything.
+_LAST_TOKEN = 2**63 - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who writes: the place, and `instance`, 32 random hex digits of this process."""
@@ -72,7 +76,7 @@ class LeaseKeeper:
         if current is not None and not self._is_ours(current) and not self._is_dead(path, current):
             return None
         self._foreign.pop(path, None)
-        mine = self._lease(token=1 if current is None else current.token + 1)
+        mine = self._lease(token=1 if current is None else current.token % _LAST_TOKEN + 1)
         mine.write(path)
         return mine if Lease.read(path) == mine else None
 

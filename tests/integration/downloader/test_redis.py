@@ -106,6 +106,23 @@ def test_a_redis_that_comes_late_gets_the_job(tmp_path: Path, origin: ScriptedOr
         link.close()
 
 
+@pytest.mark.slow
+def test_a_redis_that_answers_and_refuses_is_asked_again_after_a_pause(
+    tmp_path: Path, origin: ScriptedOrigin, link: RedisLink, clean_redis: str
+) -> None:
+    def refusals() -> int:
+        return service.log.count("Redis is away")
+
+    link.client.set("rq:queue:verify:local", "no list")
+    with downloader(tmp_path, origin, clean_redis) as service:
+        wait_until(refusals, 30, "the first refusal")
+        begun, before = time.monotonic(), refusals()
+        wait_until(lambda: refusals() >= before + 3, 30, "more of them")
+        assert time.monotonic() - begun > 1.5
+        link.client.delete("rq:queue:verify:local")
+        wait_until(lambda: VerifyQueue(link, "local").counts()["queued"] == 1, 30, "the job")
+
+
 def test_progress_and_verdict_reach_the_event_stream_through_redis(
     tmp_path: Path, origin: ScriptedOrigin, link: RedisLink, clean_redis: str
 ) -> None:

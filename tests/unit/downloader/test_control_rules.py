@@ -4,8 +4,8 @@ import pytest
 
 from services.downloader import control_rules as rules
 from services.downloader.control_rules import Verb
-from services.downloader.reconcile import EndRound, Fetch, History, Observation, next_action
-from shared.states import FailureReason, Source
+from services.downloader.reconcile import EndRound, Fetch, History, Observation, Rest, next_action
+from shared.states import FailureReason, ModelState, Source
 from shared.store.records import Control
 
 HF, IPFS = Source.HUGGINGFACE, Source.IPFS
@@ -71,3 +71,22 @@ def test_what_was_wrong_before_a_verification_counts_no_longer() -> None:
 def test_a_message_of_any_length_fits_the_document() -> None:
     control = rules.after_give_up(Control(), HF, "x" * 10_000, None)
     assert Control.parse(control.model_dump_json().encode()) == control
+
+
+def test_what_the_document_says_of_rounds_may_be_anything() -> None:
+    control = rules.after_round(Control(rounds=2**63 - 1), FailureReason.SOURCE_UNAVAILABLE, 1000.0)
+    assert control.next_attempt_at == 1000.0 + 3600.0
+
+
+def test_after_trouble_on_this_machine_a_local_file_waits_as_well_and_an_operator_s_word_ends_it() -> None:
+    offered, now = Observation(offered=(Source.IMPORT, HF)), 1000.0
+    control = rules.after_hold(Control(), Source.IMPORT, FailureReason.SOURCE_UNAVAILABLE, "read-only", now + 60)
+    waits = Rest(ModelState.FAILED, FailureReason.SOURCE_UNAVAILABLE, now + 60)
+    assert next_action(offered, History(control), now) == waits
+    assert next_action(offered, History(control), now + 60) == Fetch(Source.IMPORT)
+    assert next_action(offered, History(rules.obey(control, Verb.RETRY, now)), now) == Fetch(Source.IMPORT)
+
+
+def test_a_file_that_appears_while_another_source_s_trouble_is_waited_for_is_taken_at_once() -> None:
+    control = rules.after_hold(Control(), HF, FailureReason.SOURCE_UNAVAILABLE, "read-only", 1060.0)
+    assert next_action(Observation(offered=(Source.IMPORT, HF)), History(control), 1000.0) == Fetch(Source.IMPORT)

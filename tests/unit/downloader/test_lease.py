@@ -56,6 +56,15 @@ def test_a_dead_writers_lease_is_taken_over_at_once_with_a_higher_token(path: Pa
     assert second.token > first.token
 
 
+def test_a_dead_lease_with_the_last_token_is_taken_over_as_well(path: Path) -> None:
+    first = keeper(ME).acquire(path)
+    assert first is not None
+    first.model_copy(update={"token": 2**63 - 1}).write(path)
+    second = keeper(other(), alive=False).acquire(path)
+    assert second is not None
+    assert second.token == 1
+
+
 @pytest.mark.parametrize(
     "stranger",
     [

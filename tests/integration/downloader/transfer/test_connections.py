@@ -282,6 +282,16 @@ def test_ranges_are_spread_over_gateways_and_a_dead_one_sinks(crew: Bench) -> No
     assert len(crew.origin.asked("/dead")) <= crew.connections
 
 
+def test_a_gateway_that_ignores_ranges_costs_nothing_of_what_another_brought(crew: Bench) -> None:
+    crew.spread = True
+    crew.origin.scripts["/right"] = ranged(DATA)
+    crew.origin.scripts["/whole"] = whole(DATA)
+    assert crew.run(paths=("/right", "/whole"), source=Source.IPFS) == Completed(len(DATA))
+    assert crew.is_complete()
+    assert crew.origin.asked("/whole"), "it was tried"
+    assert crew.origin.sent("/right") == len(DATA)
+
+
 def test_after_a_mismatch_one_gateway_alone_is_asked(crew: Bench) -> None:
     for path in ("/one", "/two"):
         crew.origin.scripts[path] = ranged(DATA)

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from services.downloader.interrupt import Interrupt, Reason
-from services.downloader.transfer.incoming import read_journal
+from services.downloader.transfer.incoming import IncomingFile, Origin, read_journal
 from services.downloader.transfer.lease import Identity, LeaseKeeper
 from services.downloader.transfer.outcomes import Completed, Interrupted, LeaseTaken, LocalTrouble, NoRoom, Outcome
-from services.downloader.transfer.space import MIN_MARGIN, Room
+from services.downloader.transfer.space import MIN_MARGIN, Mode, Room
+from shared.states import Source
 from shared.store.records import PartialNote
 from tests.support.downloader_process import sha256
 from tests.support.origin_server import Hold, ScriptedOrigin, linked, ranged
@@ -33,6 +34,21 @@ def test_a_store_that_cannot_be_written_blames_no_source(bench: Bench) -> None:
     bench.layout.incoming.write_bytes(b"a file where a directory belongs")
     assert isinstance(bench.run(), LocalTrouble)
     assert bench.failures == []
+
+
+def test_whole_bytes_of_a_size_that_the_pin_does_not_allow_are_fetched_anew(bench: Bench) -> None:
+    pin, longer = bench.pin(), DATA + b"more"
+    origin = Origin(Source.HUGGINGFACE, f"{bench.origin.url}/file", "")
+    file = IncomingFile.start(bench.layout, pin.sha256, len(longer), origin, "1" * 32, Mode.NORMAL)
+    file.write_at(0, longer)
+    file.sync()
+    file.close()
+    journal = read_journal(bench.layout, pin.sha256)
+    assert journal is not None
+    assert journal.ranges == ((0, len(longer)),)
+    bench.origin.scripts["/file"] = ranged(DATA, headers=linked(DATA))
+    assert bench.run(pin) == Completed(len(DATA))
+    assert bench.is_complete()
 
 
 def test_a_second_writer_stays_out(bench: Bench) -> None:

@@ -154,46 +154,35 @@ def test_accept_without_a_terminal_wants_yes(shell: Shell) -> None:
     assert "already" in again.stderr
 
 
+def answered(shell: Shell, *arguments: str, typed: str) -> int:
+    """Accept one genesis, then have another one accepted at a terminal; return the exit code after what is typed."""
+    shell.genesis.write_bytes(plain_form())
+    shell.run("init")
+    shell.genesis.write_bytes(list_form(other_entry()))
+    terminal = pexpect.spawn(R3MES[0], [*R3MES[1:], *arguments], cwd=str(shell.project), env=shell.environ, timeout=30)
+    terminal.expect("removed Tiny")
+    terminal.expect("Accept this genesis")
+    terminal.send(typed)
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert isinstance(terminal.exitstatus, int)
+    return terminal.exitstatus
+
+
 @pytest.mark.parametrize(("answer", "status", "models"), [("y", 0, "Other"), ("n", 1, "Tiny")])
 def test_accept_shows_the_difference_on_a_terminal_and_does_as_it_is_told(
     shell: Shell, answer: str, status: int, models: str
 ) -> None:
-    shell.genesis.write_bytes(plain_form())
-    shell.run("init")
-    shell.genesis.write_bytes(list_form(other_entry()))
-
-    terminal = pexpect.spawn(
-        R3MES[0], [*R3MES[1:], "genesis", "accept"], cwd=str(shell.project), env=shell.environ, timeout=30
-    )
-    terminal.expect("removed Tiny")
-    terminal.expect("Accept this genesis")
-    terminal.sendline(answer)
-    terminal.expect(pexpect.EOF)
-    terminal.close()
-
-    assert terminal.exitstatus == status
+    assert answered(shell, "genesis", "accept", typed=f"{answer}\r") == status
     shown = json.loads(shell.run("genesis", "show", "--json").stdout)
     assert [model["model_name"] for model in shown["models"]] == [models]
 
 
-@pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("\x03", 130), ("\x04", 130)])
+@pytest.mark.parametrize(("answer", "status"), [("y\r", 0), ("\x03", 130), ("\x04", 130)])
 def test_a_script_s_accept_shows_what_it_asks_about_and_an_interrupt_is_130(
     shell: Shell, answer: str, status: int
 ) -> None:
-    shell.genesis.write_bytes(plain_form())
-    shell.run("init")
-    shell.genesis.write_bytes(list_form(other_entry()))
-
-    terminal = pexpect.spawn(
-        R3MES[0], [*R3MES[1:], "genesis", "accept", "--json"], cwd=str(shell.project), env=shell.environ, timeout=30
-    )
-    terminal.expect("removed Tiny")
-    terminal.expect("Accept this genesis")
-    terminal.send(answer)
-    terminal.expect(pexpect.EOF)
-    terminal.close()
-
-    assert terminal.exitstatus == status
+    assert answered(shell, "genesis", "accept", "--json", typed=answer) == status
 
 
 def test_a_provider_s_key_in_an_endpoint_is_not_shown(shell: Shell) -> None:
